@@ -1,0 +1,61 @@
+//! What a message is, before and after it has been decoded.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::json_paths::Slots;
+
+/// Where a message stands in Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A message as Kafka gave it.
+#[derive(Debug, Clone)]
+pub struct Record<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+    /// Microseconds since the Unix epoch.
+    pub time: Option<i64>,
+    pub key: Option<&'a [u8]>,
+    pub payload: Option<&'a [u8]>,
+    pub headers: Headers<'a>,
+}
+
+pub type Headers<'a> = Vec<(&'a str, Option<&'a [u8]>)>;
+
+impl<'a> Record<'a> {
+    pub fn place(&self) -> Place {
+        Place { topic: self.topic.to_string(), partition: self.partition, offset: self.offset }
+    }
+
+    /// The last header of that name, as Kafka's own clients pick it.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers.iter().rev().find(|(n, _)| *n == name).and_then(|(_, value)| *value)
+    }
+}
+
+/// A decoded message. `data` and `key` hold the raw JSON of the paths that the source's plan names.
+#[derive(Debug)]
+pub struct Event<'a> {
+    pub record: &'a Record<'a>,
+    pub type_: Cow<'a, str>,
+    pub id: Option<Cow<'a, str>>,
+    pub subject: Option<Cow<'a, str>>,
+    /// The event's own time, else the record's; microseconds since the Unix epoch.
+    pub time: Option<i64>,
+    pub data: Slots<'a>,
+    pub key: Slots<'a>,
+    /// Named captures of the topic's regular expression.
+    pub captures: Vec<(String, String)>,
+}

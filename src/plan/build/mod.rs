@@ -1,0 +1,186 @@
+//! From the file as written to the compiled plan. Every mistake is told, not only the first.
+
+mod handler;
+mod source;
+mod table;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Plan;
+use super::expr::Misread;
+use crate::spec::diagnostic::{Diagnostic, Severity, Sink, SourceFile};
+use crate::spec::{self, Expr, Literal, Located, Name, Projection};
+
+/// Postgres cuts identifiers at 63 bytes; a projection's schema adds `@` and a generation number.
+const LONGEST_PROJECTION: usize = 52;
+const LONGEST_NAME: usize = 63;
+
+/// Compiles one file. `None` when anything in it is wrong; the findings say what.
+pub fn compile(file: &Arc<SourceFile>) -> (Option<Plan>, Vec<Diagnostic>) {
+    let sink = Sink::new(file.clone());
+    let plan = spec::read::<Projection>(&sink).map(|projection| Build { sink: &sink }.projection(&projection));
+    let plan = plan.filter(|_| !sink.has_errors());
+    (plan, sink.into_diagnostics())
+}
+
+/// Compiles all files and looks for collisions between them.
+pub fn compile_all(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
+    let mut plans: Vec<Plan> = Vec::new();
+    let mut found = Vec::new();
+    let mut taken: HashMap<String, String> = HashMap::new();
+    for file in files {
+        let (plan, diagnostics) = compile(file);
+        found.extend(diagnostics);
+        let Some(plan) = plan else { continue };
+        let views = plan.tables.iter().filter(|table| table.served).map(|table| table.name.clone());
+        let names: Vec<(&str, String)> = std::iter::once(("projection", plan.name.clone()))
+            .chain(views.map(|view| ("view", view)))
+            .collect();
+        for (what, name) in names {
+            if let Some(other) = taken.insert(format!("{what} {name}"), file.path.clone()) {
+                found.push(Diagnostic {
+                    code: "name-taken",
+                    severity: Severity::Error,
+                    message: format!("the {what} `{name}` is defined in {other} too"),
+                    help: Some("give one of them another name".into()),
+                    file: file.clone(),
+                    span: 0..file.text.lines().next().map_or(0, str::len),
+                });
+            }
+        }
+        plans.push(plan);
+    }
+    (plans, found)
+}
+
+/// The state of compiling one file.
+#[derive(Clone, Copy)]
+struct Build<'a> {
+    sink: &'a Sink,
+}
+
+impl Build<'_> {
+    fn error(&self, code: &'static str, span: &Range<usize>, message: impl Into<String>, help: Option<&str>) {
+        self.sink.error(code, span, message, help.map(String::from));
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        self.sink.file.position(span.start).0
+    }
+
+    /// An expression's mistake, at its place in the file.
+    fn misread(&self, expr: &Expr, misread: Misread) {
+        let written = &self.sink.file.text[expr.span.clone()];
+        let shift = written.find(expr.value.0.as_str());
+        let span = match shift {
+            Some(shift) => {
+                let start = expr.span.start + shift;
+                start + misread.span.start..start + misread.span.end
+            }
+            None => expr.span.clone(),
+        };
+        let help = match misread.help {
+            Some(_) if misread.code == "unknown-name" && expr.quoted && !misread.message.contains("capture") => {
+                let text = &expr.value.0;
+                Some(format!(
+                    "YAML took the quotes away; a text in an expression keeps its own: \"'{text}'\", or use `const`"
+                ))
+            }
+            help => help,
+        };
+        self.sink.error(misread.code, &span, misread.message, help);
+    }
+
+    /// Features of the language that are not there yet are refused by name.
+    fn refuse_later(&self, words: &[(&str, &Option<Located<Literal>>)]) {
+        for (word, value) in words {
+            if let Some(value) = value {
+                let message = format!("`{word}` is part of the language but not of this release");
+                self.error("not-yet", &value.span, message, None);
+            }
+        }
+    }
+
+    fn identifier(&self, name: &Name, what: &str, longest: usize) -> bool {
+        let mut chars = name.chars();
+        let first = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+        let legal = first && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if name.is_empty() {
+            self.error("missing-name", &name.span, format!("the {what} needs a name"), None);
+        } else if !legal {
+            let message = format!("`{}` cannot be the name of a {what}", name.value);
+            let help = "lower-case letters, digits and underscores, not beginning with a digit";
+            self.error("bad-name", &name.span, message, Some(help));
+        } else if name.len() > longest {
+            let message = format!("`{}` is too long for a {what}: at most {longest} bytes", name.value);
+            self.error("bad-name", &name.span, message, None);
+        } else if name.starts_with("projector_") || name.starts_with("_projector") {
+            let message = format!("`{}` is kept for the projector itself", name.value);
+            self.error("bad-name", &name.span, message, None);
+        } else {
+            return true;
+        }
+        false
+    }
+
+    fn projection(&self, projection: &Projection) -> Plan {
+        self.identifier(&projection.projection, "projection", LONGEST_PROJECTION);
+        if projection.sources.is_empty() {
+            self.error("no-source", &projection.projection.span, "the projection has no sources", Some(
+                "sources: { orders: { topic: shop.orders } }",
+            ));
+        }
+        let mut sources: Vec<super::Source> =
+            projection.sources.iter().map(|(name, source)| self.source(name, source)).collect();
+        let tables = self.tables(projection, &mut sources);
+        self.unused_sources(projection, &sources);
+        let definition = definition(projection);
+        Plan {
+            name: projection.projection.value.clone(),
+            description: projection.description.clone(),
+            path: self.sink.file.path.clone(),
+            sources,
+            tables,
+            digest: hex::encode(Sha256::digest(definition.as_bytes())),
+            definition,
+        }
+    }
+
+    fn unused_sources(&self, projection: &Projection, sources: &[super::Source]) {
+        for ((name, _), source) in projection.sources.iter().zip(sources) {
+            if source.routes.exact.is_empty() && source.routes.prefixes.iter().all(Vec::is_empty) {
+                let message = format!("no table has handlers for the source `{}`", name.value);
+                self.sink.warning("unused-source", &name.span, message, None);
+            }
+        }
+    }
+}
+
+/// The definition as JSON without what is absent or empty, so that new words of the language change no digest.
+fn definition(projection: &Projection) -> String {
+    fn is_nothing(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Null | serde_json::Value::Bool(false) => true,
+            serde_json::Value::Array(items) => items.is_empty(),
+            serde_json::Value::Object(entries) => entries.is_empty(),
+            _ => false,
+        }
+    }
+    fn strip(value: &mut serde_json::Value) {
+        if let serde_json::Value::Object(entries) = value {
+            entries.retain(|_, value| !is_nothing(value));
+        }
+        match value {
+            serde_json::Value::Object(entries) => entries.values_mut().for_each(strip),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(projection).expect("a definition is always JSON");
+    strip(&mut value);
+    value.to_string()
+}

@@ -1,0 +1,191 @@
+//! Projections as compiled: checked, typed, resolved to indexes. The hot path reads nothing else.
+
+mod build;
+pub mod expr;
+pub mod types;
+
+use std::collections::HashMap;
+
+use regex::Regex;
+
+pub use build::{compile, compile_all};
+
+use crate::json_paths::Paths;
+use crate::patch::{ColumnShape, Presence};
+use crate::spec::{Format, KeyFormat};
+use expr::{Expr, ScopeId};
+
+/// The version of the meaning of definitions. It is stored with every generation, and moves when the same definition
+/// would make other rows.
+pub const SEMANTICS_VERSION: i32 = 1;
+
+/// One compiled projection.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub name: String,
+    pub description: Option<String>,
+    /// Where the definition was read from, for messages.
+    pub path: String,
+    pub sources: Vec<Source>,
+    pub tables: Vec<Table>,
+    /// The definition without comments and layout, as JSON.
+    pub definition: String,
+    /// SHA-256 of `definition`, hexadecimal.
+    pub digest: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    pub topics: Topics,
+    pub format: Format,
+    pub key_format: KeyFormat,
+    /// Where the event type is, for formats that have none.
+    pub type_: Option<Expr>,
+    pub type_prefix: String,
+    pub start: Start,
+    pub accept_truncated: Option<String>,
+    /// The paths that expressions read, by [`ScopeId`].
+    pub scopes: Vec<Paths>,
+    /// Indexes into a table's handlers, by event type.
+    pub routes: Routes,
+}
+
+#[derive(Debug, Clone)]
+pub enum Topics {
+    Named(String),
+    /// Whole names, with named captures.
+    Matching(Regex),
+}
+
+impl Topics {
+    pub fn matches(&self, topic: &str) -> bool {
+        match self {
+            Topics::Named(name) => name == topic,
+            Topics::Matching(regex) => regex.is_match(topic),
+        }
+    }
+
+    /// The values of the named captures in a topic's name.
+    pub fn captures(&self, topic: &str) -> Vec<(String, String)> {
+        let Topics::Matching(regex) = self else { return Vec::new() };
+        let Some(found) = regex.captures(topic) else { return Vec::new() };
+        let value = |name: &str| found.name(name).map(|m| (name.to_string(), m.as_str().to_string()));
+        regex.capture_names().flatten().filter_map(value).collect()
+    }
+}
+
+impl std::fmt::Display for Topics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Topics::Named(name) => f.write_str(name),
+            Topics::Matching(regex) => write!(f, "topics matching {regex}"),
+        }
+    }
+}
+
+/// Where a generation that has no checkpoint yet begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    /// Microseconds since the Unix epoch.
+    At(i64),
+}
+
+/// Which handlers take an event type: (table, handler) pairs in the order of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    exact: HashMap<String, Vec<(usize, usize)>>,
+    /// Patterns by table, most specific first: the prefix, and the handlers.
+    prefixes: Vec<Vec<(String, Vec<(usize, usize)>)>>,
+}
+
+impl Routes {
+    /// The handlers of an event type; empty when no table takes it.
+    pub fn handlers(&self, type_: &str) -> std::borrow::Cow<'_, [(usize, usize)]> {
+        if let Some(found) = self.exact.get(type_) {
+            return found.into();
+        }
+        let best = |table: &Vec<(String, Vec<(usize, usize)>)>| {
+            table.iter().find(|(prefix, _)| type_.starts_with(prefix.as_str())).map(|(_, handlers)| handlers.clone())
+        };
+        self.prefixes.iter().filter_map(best).flatten().collect::<Vec<_>>().into()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub name: String,
+    pub served: bool,
+    /// The key's columns, in order.
+    pub key: Vec<Column>,
+    /// The other columns; patches name them by their index here.
+    pub columns: Vec<Column>,
+    /// The same, as patches need them.
+    pub shapes: Vec<ColumnShape>,
+    /// Rows come into being and end, so that presence is stored.
+    pub presence: bool,
+    pub handlers: Vec<Handler>,
+    /// Each a list of column names.
+    pub indexes: Vec<Vec<String>>,
+    pub fillfactor: Option<u16>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Column {
+    pub name: String,
+    pub shape: ColumnShape,
+    pub not_null: bool,
+    pub hidden: bool,
+    pub description: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Handler {
+    /// Line of the projection file, for messages.
+    pub line: usize,
+    pub key: Vec<Expr>,
+    pub when: Option<Expr>,
+    pub require: Vec<(String, Expr)>,
+    pub for_each: Option<ForEach>,
+    pub presence: Presence,
+    pub effects: Vec<Effect>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ForEach {
+    pub list: Expr,
+    pub scope: ScopeId,
+}
+
+/// What a handler does to a column.
+#[derive(Debug, Clone)]
+pub struct Effect {
+    /// Index into [`Table::columns`].
+    pub column: u16,
+    pub fold: Fold,
+    pub expr: Expr,
+    pub line: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fold {
+    Set,
+    SetIfPresent,
+    Add,
+    Max,
+    Min,
+}
+
+impl Fold {
+    pub fn word(self) -> &'static str {
+        match self {
+            Fold::Set => "set",
+            Fold::SetIfPresent => "set_if_present",
+            Fold::Add => "add",
+            Fold::Max => "max",
+            Fold::Min => "min",
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What is wrong with a file, where, and what to write instead.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use serde_json::json;
+
+/// A file as read, kept for showing the line a diagnostic is about.
+#[derive(Debug)]
+pub struct SourceFile {
+    pub path: String,
+    pub text: String,
+}
+
+impl SourceFile {
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Arc<SourceFile> {
+        Arc::new(SourceFile { path: path.into(), text: text.into() })
+    }
+
+    /// Line and column of a byte offset, both counted from 1, the column in characters.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// One finding about a file. `code` is stable: scripts and the error pages rely on it.
+#[derive(Debug, Clone)]
+pub struct Diagnostic {
+    pub code: &'static str,
+    pub severity: Severity,
+    pub message: String,
+    pub help: Option<String>,
+    pub file: Arc<SourceFile>,
+    /// Bytes of `file.text` that the finding is about.
+    pub span: Range<usize>,
+}
+
+impl Diagnostic {
+    pub fn to_json(&self) -> serde_json::Value {
+        let (line, column) = self.file.position(self.span.start);
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        json!({
+            "code": self.code, "severity": severity, "message": self.message, "help": self.help,
+            "file": self.file.path, "line": line, "column": column,
+        })
+    }
+
+    /// Renders the finding for a terminal, with the line and a caret. `color` is for terminals only.
+    pub fn render(&self, color: bool) -> String {
+        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let mut out = String::new();
+        let shown = Shown {
+            diagnostic: self,
+            source: NamedSource::new(&self.file.path, self.file.text.clone()).with_language("yaml"),
+        };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_context_lines(1);
+        if handler.render_report(&mut out, &shown).is_err() {
+            out = format!("{self}\n");
+        }
+        out
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, column) = self.file.position(self.span.start);
+        write!(f, "{}:{line}:{column}: {} [{}]", self.file.path, self.message, self.code)?;
+        if let Some(help) = &self.help {
+            write!(f, " ({help})")?;
+        }
+        Ok(())
+    }
+}
+
+struct Shown<'a> {
+    diagnostic: &'a Diagnostic,
+    source: NamedSource<String>,
+}
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.diagnostic)
+    }
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.diagnostic.message)
+    }
+}
+
+impl std::error::Error for Shown<'_> {}
+
+impl miette::Diagnostic for Shown<'_> {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.diagnostic.code))
+    }
+
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.diagnostic.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.diagnostic.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let Range { start, end } = self.diagnostic.span.clone();
+        Some(Box::new(std::iter::once(LabeledSpan::new(None, start, (end - start).max(1)))))
+    }
+}
+
+/// Collects the findings about one file.
+#[derive(Debug)]
+pub struct Sink {
+    pub file: Arc<SourceFile>,
+    found: RefCell<Vec<Diagnostic>>,
+}
+
+impl Sink {
+    pub fn new(file: Arc<SourceFile>) -> Sink {
+        Sink { file, found: RefCell::default() }
+    }
+
+    pub fn error(&self, code: &'static str, span: &Range<usize>, message: impl Into<String>, help: Option<String>) {
+        self.push(code, Severity::Error, span, message.into(), help);
+    }
+
+    pub fn warning(&self, code: &'static str, span: &Range<usize>, message: impl Into<String>, help: Option<String>) {
+        self.push(code, Severity::Warning, span, message.into(), help);
+    }
+
+    fn push(
+        &self,
+        code: &'static str,
+        severity: Severity,
+        span: &Range<usize>,
+        message: String,
+        help: Option<String>,
+    ) {
+        let end = span.end.min(self.file.text.len());
+        let span = span.start.min(end)..end;
+        let file = self.file.clone();
+        self.found.borrow_mut().push(Diagnostic { code, severity, message, help, file, span });
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.found.borrow().iter().any(|d| d.severity == Severity::Error)
+    }
+
+    /// The findings in the order of the file.
+    pub fn into_diagnostics(self) -> Vec<Diagnostic> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|d| d.span.start);
+        found
+    }
+}
+
+/// The nearest of the known names, when one is near enough to be what was meant.
+pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+}

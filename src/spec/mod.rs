@@ -1,0 +1,295 @@
+//! Projection files exactly as written.
+//!
+//! The structs here are the single truth for what a file may contain: the parser, the JSON Schema for editors and the
+//! reference in the docs are all made from them. What the words mean is [`crate::plan`]'s business.
+
+pub mod de;
+pub mod diagnostic;
+pub mod shape;
+mod traps;
+pub mod yaml;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use diagnostic::{Sink, SourceFile};
+pub use shape::{ExprText, FromShort, Literal, Located, Many, Short};
+
+pub type Name = Located<String>;
+pub type Expr = Located<ExprText>;
+pub type Named<T> = IndexMap<Name, T>;
+
+/// A projection: tables, fed by handlers from sources.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Projection {
+    /// The projection's name, and the name of its view unless `serve` says otherwise.
+    pub projection: Name,
+    /// What a reader finds in the view; becomes the comment of the SQL view.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Where events come from, by a name that the handlers use.
+    pub sources: Named<Source>,
+    /// Keyed entities, by name.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub tables: Named<Table>,
+    /// The tables that readers see; the one named like the projection, if nothing is said.
+    pub serve: Many<Name>,
+    /// Short form for a projection of one table: its key.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub key: Named<Expr>,
+    /// Short form for a projection of one table: its columns.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub columns: Named<Short<Column>>,
+    /// Short form for a projection of one table: its handlers.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub handlers: Named<Named<Many<Handler>>>,
+    /// Short form for a projection of one table: its indexes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<Many<Name>>,
+    /// Short form for a projection of one table: how full Postgres packs its pages, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fillfactor: Option<Located<u16>>,
+}
+
+/// One or more Kafka topics of one format.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// The topic's name.
+    pub topic: Option<Name>,
+    /// A regular expression over whole topic names; its named captures are `topic.NAME` in expressions.
+    pub topics: Option<Name>,
+    /// How messages are encoded.
+    pub format: Format,
+    /// How record keys are read.
+    pub key_format: KeyFormat,
+    /// The event type, for formats that have none of their own: an expression over `data`, `headers`, `record` or `topic`.
+    #[serde(rename = "type")]
+    pub type_: Option<Expr>,
+    /// Cut off the front of every event type.
+    pub type_prefix: Option<String>,
+    /// Where a new projection begins to read: `earliest`, `latest` or an RFC 3339 time.
+    pub start: Option<Name>,
+    /// Why it is all right that the topic's early history is gone.
+    pub accept_truncated: Option<Name>,
+    /// The field by which the producer keeps events in one partition; the record key, if nothing is said.
+    pub ordered_by: Option<Name>,
+    /// Every element of a list becomes an event.
+    pub split: Option<Located<Literal>>,
+    /// Repeated events count once.
+    pub dedupe: Option<Located<Literal>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// CloudEvents 1.0, structured or binary; the `content-type` header decides.
+    #[default]
+    CloudEvents,
+    /// Plain JSON; `data` is the whole message and `type` says where the event type is.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyFormat {
+    #[default]
+    String,
+    Json,
+    /// Lower-case hexadecimal text.
+    Bytes,
+    None,
+}
+
+/// A keyed entity.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Table {
+    /// The key's columns, each with the expression that fills it.
+    pub key: Named<Expr>,
+    /// The columns: a type, or a map.
+    pub columns: Named<Short<Column>>,
+    /// What events do to rows: by source, then by event type (`A`, `A | B`, `Prefix*`, `"*"`).
+    pub handlers: Named<Named<Many<Handler>>>,
+    /// Lists of columns to index.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<Many<Name>>,
+    /// How full Postgres packs the table's pages, in percent (10 to 100).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fillfactor: Option<Located<u16>>,
+    /// Columns of another table copied in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Located<Literal>>,
+    /// Columns aggregated from another table's rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollups: Option<Located<Literal>>,
+    /// A further condition for a row to be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub show: Option<Located<Literal>>,
+    /// Full-text or trigram search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<Located<Literal>>,
+    /// The column that says when a row expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire: Option<Located<Literal>>,
+    /// Names of conditions that hold, as a column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Located<Literal>>,
+    /// A table without write-ahead log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlogged: Option<Located<Literal>>,
+    /// When ended rows may be forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forget_deleted_after: Option<Located<Literal>>,
+}
+
+/// A column: its type, or a map of its type and more.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Column {
+    /// A Postgres scalar type, an array of one (`text[]`), `enum(a, b, c)`, or an existing enum by name.
+    #[serde(rename = "type")]
+    pub type_: Name,
+    /// The value of the column while nothing was said about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<Located<Literal>>,
+    /// The column of a visible row is never NULL.
+    pub not_null: bool,
+    /// State that readers do not see.
+    pub hidden: bool,
+    /// Becomes the column's comment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Computed from the row's other columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generated: Option<Located<Literal>>,
+}
+
+impl FromShort for Column {
+    fn from_short(text: Name) -> Column {
+        Column { type_: text, ..Column::default() }
+    }
+}
+
+/// What one event type does to a row (or, with `for_each`, to several).
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Handler {
+    /// Key expressions where they differ from the table's.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub key: Named<Expr>,
+    /// When false, the event passes over this row, by intention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<Expr>,
+    /// Named conditions; when one is false the event cannot be applied.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub require: Named<Expr>,
+    /// One row for each element of a list: the name of the element, and the list.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub for_each: Named<Expr>,
+    /// Columns and the expressions they are set to.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub set: Named<Expr>,
+    /// Columns and the literals they are set to.
+    #[serde(rename = "const", skip_serializing_if = "IndexMap::is_empty")]
+    pub const_: Named<Located<Literal>>,
+    /// Like `set`, but a missing field leaves the column as it is; an explicit null clears it.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub set_if_present: Named<Expr>,
+    /// Columns and what is added to them.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub add: Named<Expr>,
+    /// Columns that keep the greatest value seen.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub max: Named<Expr>,
+    /// Columns that keep the least value seen.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub min: Named<Expr>,
+    /// Brings the row into being.
+    pub create: bool,
+    /// `true` ends the row and clears its source's columns; `final` ends it for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delete: Option<Name>,
+    /// Last-writer-wins by this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Located<Literal>>,
+    /// Appends to an array of records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<Located<Literal>>,
+    /// Takes records out of an array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove: Option<Located<Literal>>,
+    /// Merges into a jsonb column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Located<Literal>>,
+    /// Spreads an image onto columns of the same names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Located<Literal>>,
+    /// Says that ignoring this event type is meant, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<Located<Literal>>,
+}
+
+/// Reads a value of one of this module's types from a file; all that is wrong goes to the sink.
+pub fn read<T: for<'de> Deserialize<'de>>(sink: &Sink) -> Option<T> {
+    let root = yaml::parse(sink)?;
+    match T::deserialize(de::Recovering { node: &root, sink }) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            sink.error("wrong-shape", &root.span, error.to_string(), None);
+            None
+        }
+    }
+}
+
+/// The projection files of a folder, in the order of their names. Test files are left out.
+///
+/// # Errors
+/// The path and the reason, when the folder or a file in it cannot be read.
+pub fn projection_files(path: &std::path::Path) -> Result<Vec<Arc<SourceFile>>, FileError> {
+    let unreadable = |path: &std::path::Path| {
+        let path = path.display().to_string();
+        move |source| FileError { path, source }
+    };
+    let mut paths = Vec::new();
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(unreadable(path))? {
+            let path = entry.map_err(unreadable(path))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+            if yaml && !name.ends_with(".test.yaml") && !name.ends_with(".test.yml") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+    } else {
+        paths.push(path.to_path_buf());
+    }
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
+            Ok(SourceFile::new(path.display().to_string(), text))
+        })
+        .collect()
+}
+
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}: {source}")]
+pub struct FileError {
+    path: String,
+    source: std::io::Error,
+}
+
+/// The JSON Schema of projection files, for editors.
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(Projection);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is always JSON");
+    text.push('\n');
+    text
+}
