@@ -1,6 +1,13 @@
+pub mod batch;
+pub mod checkpoint;
+pub mod config;
+pub mod decode;
 pub mod event;
+pub mod fold;
 pub mod json_paths;
 pub mod patch;
 pub mod plan;
+pub mod proof;
 pub mod spec;
+pub mod store;
 pub mod value;

@@ -1,0 +1,77 @@
+//! Failpoints and sabotage switches: how the tests show that the promises are kept, and that they could be broken.
+//!
+//! Both exist in builds with debug assertions only; in a release build every function here is an empty one.
+
+/// A step that keeps a promise, which a test can have left out to see its own check go red.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// The checkpoint moves whatever it was before.
+    CheckpointCompare,
+    /// The checkpoint commits in a transaction of its own, before the rows.
+    CheckpointApart,
+    /// Rows are read for patching without a lock.
+    RowLocks,
+    /// Rows are written in no particular order.
+    KeyOrder,
+    /// A COMMIT whose answer was lost counts as failed, and the batch is folded into rows again.
+    LostCommit,
+    /// A batch that met a bad event is committed with what the event had already put into it.
+    Refold,
+    /// Columns that an event does not name are set to NULL.
+    AbsentIsNull,
+}
+
+impl Sabotage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Sabotage::CheckpointCompare => "checkpoint-compare",
+            Sabotage::CheckpointApart => "checkpoint-apart",
+            Sabotage::RowLocks => "row-locks",
+            Sabotage::KeyOrder => "key-order",
+            Sabotage::LostCommit => "lost-commit",
+            Sabotage::Refold => "refold",
+            Sabotage::AbsentIsNull => "absent-is-null",
+        }
+    }
+}
+
+pub const AFTER_FOLD: &str = "after-fold";
+pub const AFTER_CHECKPOINT: &str = "after-checkpoint";
+pub const BETWEEN_CHUNKS: &str = "between-chunks";
+pub const BEFORE_COMMIT: &str = "before-commit";
+pub const AFTER_COMMIT: &str = "after-commit";
+pub const FAILPOINTS: &[&str] = &[AFTER_FOLD, AFTER_CHECKPOINT, BETWEEN_CHUNKS, BEFORE_COMMIT, AFTER_COMMIT];
+
+/// Whether a step is to be left out: `PROJECTOR_SABOTAGE=name`.
+pub fn sabotaged(step: Sabotage) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        static CHOSEN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        CHOSEN.get_or_init(|| std::env::var("PROJECTOR_SABOTAGE").unwrap_or_default()) == step.name()
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = step;
+        false
+    }
+}
+
+/// Dies by SIGKILL here, at the n-th time: `PROJECTOR_FAILPOINT=name:n`.
+pub fn failpoint(name: &'static str) {
+    #[cfg(debug_assertions)]
+    {
+        use std::sync::OnceLock;
+        use std::sync::atomic::{AtomicI64, Ordering};
+        static CHOSEN: OnceLock<(String, AtomicI64)> = OnceLock::new();
+        let (chosen, left) = CHOSEN.get_or_init(|| {
+            let text = std::env::var("PROJECTOR_FAILPOINT").unwrap_or_default();
+            let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
+            (name.to_string(), AtomicI64::new(times.parse().unwrap_or(1)))
+        });
+        if chosen == name && left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}

@@ -1,0 +1,122 @@
+//! A batch's rows and its checkpoint, in one transaction.
+
+use std::collections::BTreeMap;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, PgPool, Row};
+
+use super::bind::Instant;
+use super::error::StoreError;
+use super::write::{Way, write_table};
+use crate::batch::Patches;
+use crate::checkpoint::{Partition, Progress};
+use crate::plan::Plan;
+use crate::proof::{self, Sabotage};
+
+/// One physical build of a projection.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    pub id: i64,
+    pub projection: String,
+    pub number: i32,
+    pub schema: String,
+}
+
+/// Commits patches and progress together. The first statement moves the checkpoint by compare-and-set, so that a batch
+/// that overlaps what is already applied writes nothing.
+///
+/// # Errors
+/// [`StoreError::Superseded`] when the checkpoint was not where the batch began; else what Postgres says.
+pub async fn commit(
+    pool: &PgPool,
+    plan: &Plan,
+    generation: &Generation,
+    tables: Vec<Patches>,
+    progress: &Progress,
+    rate: f64,
+    way: Way,
+) -> Result<u64, StoreError> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    move_checkpoint(&mut transaction, generation, progress, rate).await?;
+    if proof::sabotaged(Sabotage::CheckpointApart) {
+        transaction.commit().await?;
+        transaction = connection.begin().await?;
+    }
+    proof::failpoint(proof::AFTER_CHECKPOINT);
+    let mut written = 0;
+    for (table, patches) in plan.tables.iter().zip(tables) {
+        written += write_table(&mut transaction, &generation.schema, table, patches, way).await?;
+    }
+    proof::failpoint(proof::BEFORE_COMMIT);
+    match transaction.commit().await {
+        Ok(()) => {}
+        Err(error) => {
+            return Err(match StoreError::from(error) {
+                StoreError::Transient(error) => StoreError::Unknown(error),
+                other => other,
+            });
+        }
+    }
+    proof::failpoint(proof::AFTER_COMMIT);
+    Ok(written)
+}
+
+async fn move_checkpoint(
+    connection: &mut PgConnection,
+    generation: &Generation,
+    progress: &Progress,
+    rate: f64,
+) -> Result<(), StoreError> {
+    const COMPARE: &str = "WHERE c.generation_id = $1 AND c.next_offset = step.from_offset";
+    const BLINDLY: &str = "WHERE c.generation_id = $1";
+    let condition = if proof::sabotaged(Sabotage::CheckpointCompare) { BLINDLY } else { COMPARE };
+    let sql = format!(
+        "WITH step AS (
+            SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[])
+                AS s(topic, partition, from_offset, to_offset, events, last_time)
+        ), held AS (
+            SELECT c.topic, c.partition FROM projector.checkpoints c JOIN step USING (topic, partition)
+            {condition}
+            ORDER BY c.topic, c.partition FOR UPDATE OF c
+        )
+        UPDATE projector.checkpoints c
+        SET next_offset = step.to_offset, events = c.events + step.events, rate = $8,
+            last_time = COALESCE(step.last_time, c.last_time), committed_at = clock_timestamp()
+        FROM step JOIN held USING (topic, partition)
+        WHERE c.generation_id = $1 AND c.topic = step.topic AND c.partition = step.partition"
+    );
+    let steps = || progress.0.values();
+    let moved = sqlx::query(super::sql::vouched(sql))
+        .bind(generation.id)
+        .bind(progress.0.keys().map(|p| p.topic.as_str()).collect::<Vec<_>>())
+        .bind(progress.0.keys().map(|p| p.partition).collect::<Vec<_>>())
+        .bind(steps().map(|s| s.from).collect::<Vec<_>>())
+        .bind(steps().map(|s| s.to).collect::<Vec<_>>())
+        .bind(steps().map(|s| s.events as i64).collect::<Vec<_>>())
+        .bind(steps().map(|s| s.last_time.map(Instant)).collect::<Vec<_>>())
+        .bind(rate)
+        .execute(connection)
+        .await?;
+    if moved.rows_affected() != progress.0.len() as u64 {
+        return Err(StoreError::superseded(progress));
+    }
+    Ok(())
+}
+
+/// The checkpoints of a generation, by partition.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn checkpoints(pool: &PgPool, generation: &Generation) -> Result<BTreeMap<Partition, i64>, StoreError> {
+    let rows = sqlx::query("SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1")
+        .bind(generation.id)
+        .fetch_all(pool)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let partition = Partition { topic: row.try_get(0)?, partition: row.try_get(1)? };
+            Ok((partition, row.try_get(2)?))
+        })
+        .collect()
+}

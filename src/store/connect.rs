@@ -1,0 +1,92 @@
+//! Connections: how they are made, and what is refused at once.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions, Executor, PgPool, Row};
+
+use super::error::StoreError;
+use super::sql::vouched;
+use crate::config::Postgres;
+
+const OLDEST_POSTGRES: i32 = 15;
+
+/// How to reach Postgres, from the settings.
+pub fn options(settings: &Postgres, password: Option<&SecretString>) -> PgConnectOptions {
+    let mode = match settings.tls.as_str() {
+        "disable" => PgSslMode::Disable,
+        "require" => PgSslMode::Require,
+        "verify-ca" => PgSslMode::VerifyCa,
+        "verify-full" => PgSslMode::VerifyFull,
+        _ => PgSslMode::Prefer,
+    };
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(&settings.host)
+        .port(settings.port)
+        .database(&settings.database)
+        .username(&settings.user)
+        .ssl_mode(mode)
+        .application_name("projector");
+    if let Some(password) = password {
+        options = options.password(password.expose_secret());
+    }
+    if let Some(ca_file) = &settings.ca_file {
+        options = options.ssl_root_cert(ca_file);
+    }
+    options
+}
+
+/// A pool whose connections read and write values in one form, whatever the server's defaults are.
+///
+/// `read_only` connections cannot write. Connections are made when they are first needed.
+pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64, read_only: bool) -> PgPool {
+    let session = format!(
+        "SET TIME ZONE 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'iso_8601'; \
+         SET client_min_messages = 'warning'; SET standard_conforming_strings = on; \
+         SET statement_timeout = {statement_timeout_ms}; SET idle_in_transaction_session_timeout = '60s'; \
+         SET default_transaction_read_only = {}",
+        if read_only { "on" } else { "off" }
+    );
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_secs(10))
+        .after_connect(move |connection, _| {
+            let session = session.clone();
+            Box::pin(async move { connection.execute(vouched(session)).await.map(|_| ()) })
+        })
+        // A begin() that was cancelled leaves its connection inside a transaction.
+        .after_release(|connection, _| {
+            Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) })
+        })
+        .connect_lazy_with(options.disable_statement_logging().extra_float_digits(None))
+}
+
+/// Refuses servers that are too old, and a pooler that mixes sessions.
+///
+/// # Errors
+/// What is wrong with the server, and what to do.
+pub async fn check_server(pool: &PgPool) -> Result<(), StoreError> {
+    let mut first = pool.acquire().await?;
+    let row = sqlx::query("SELECT current_setting('server_version_num')::int / 10000, pg_backend_pid()")
+        .fetch_one(&mut *first)
+        .await?;
+    let version: i32 = row.try_get(0)?;
+    if version < OLDEST_POSTGRES {
+        return Err(StoreError::Catalog(format!(
+            "the server is PostgreSQL {version}; {OLDEST_POSTGRES} to 18 are supported"
+        )));
+    }
+    // Two sessions at once have two backends, unless a pooler lends the same one to both between transactions.
+    let mut second = pool.acquire().await?;
+    let mine: i32 = row.try_get(1)?;
+    let theirs: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *second).await?;
+    if mine == theirs {
+        return Err(StoreError::Catalog(
+            "a pooler in transaction mode stands before Postgres: session settings and prepared statements would be \
+             mixed between clients. Set `pool_mode = session` for this database, or connect to Postgres directly"
+                .into(),
+        ));
+    }
+    Ok(())
+}

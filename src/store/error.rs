@@ -1,0 +1,85 @@
+//! What can go wrong with Postgres, classified once: kind, policy, sentence.
+
+use sqlx::error::DatabaseError;
+
+use crate::checkpoint::Progress;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Goes away by itself: no connection, a deadlock, a full disk. Back off and try again.
+    #[error("Postgres is not usable right now: {0}")]
+    Transient(#[source] sqlx::Error),
+    /// The checkpoint is not where this batch began: someone else has moved it, or the generation is gone.
+    #[error("another process has moved the checkpoint of {partitions}")]
+    Superseded { partitions: String },
+    /// Postgres refuses the data of some row.
+    #[error("Postgres refuses the data: {0}")]
+    Data(#[source] sqlx::Error),
+    /// A person has to do something.
+    #[error("{what}: {cause}. {cure}")]
+    Refused { what: &'static str, cure: &'static str, #[source] cause: sqlx::Error },
+    /// The answer to a COMMIT was lost; whether it happened is in the checkpoint.
+    #[error("the answer to a COMMIT was lost: {0}")]
+    Unknown(#[source] sqlx::Error),
+    #[error("{0}")]
+    Catalog(String),
+    #[error("the catalog cannot be migrated: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl StoreError {
+    pub fn superseded(progress: &Progress) -> StoreError {
+        let partitions: Vec<String> = progress.0.keys().map(ToString::to_string).collect();
+        StoreError::Superseded { partitions: partitions.join(", ") }
+    }
+
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Transient(_) | StoreError::Unknown(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> StoreError {
+        let code = error.as_database_error().and_then(DatabaseError::code).map(|code| code.to_string());
+        match (&error, code.as_deref()) {
+            (_, Some(code)) => classify(code, error),
+            (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed, _) => {
+                StoreError::Transient(error)
+            }
+            (sqlx::Error::Tls(_), _) => StoreError::Refused {
+                what: "the encrypted connection to Postgres failed",
+                cure: "check postgres.tls and postgres.ca_file against the server's certificate",
+                cause: error,
+            },
+            (sqlx::Error::Protocol(_), _) => StoreError::Transient(error),
+            _ => StoreError::Refused { what: "Postgres cannot be used", cure: "see the cause", cause: error },
+        }
+    }
+}
+
+/// SQLSTATE classes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn classify(code: &str, cause: sqlx::Error) -> StoreError {
+    let refused = |what, cure, cause| StoreError::Refused { what, cure, cause };
+    match code {
+        "28P01" | "28000" => refused(
+            "Postgres does not accept the user or the password",
+            "check postgres.user, postgres.password_file and the server's pg_hba.conf",
+            cause,
+        ),
+        "3D000" => refused("the database does not exist", "create it, or check postgres.database", cause),
+        "42501" => refused(
+            "the Postgres user lacks a right",
+            "grant it; docs/operating.md lists the rights that the projector needs",
+            cause,
+        ),
+        "42P01" | "3F000" | "42703" => refused(
+            "something that the catalog lists is not in the database",
+            "was it dropped by hand? `projector apply --recreate NAME` builds it anew",
+            cause,
+        ),
+        // Someone is shutting the server down, or it starts, or is out of something, or two transactions collided.
+        _ if matches!(&code[..2], "08" | "53" | "57" | "40" | "55" | "58" | "25" | "XX") => StoreError::Transient(cause),
+        _ if matches!(&code[..2], "22" | "23" | "54") => StoreError::Data(cause),
+        _ => refused("Postgres refuses a statement", "this is likely a bug in the projector; please report it", cause),
+    }
+}

@@ -1,0 +1,14 @@
+//! From patches to rows. SQL text stays in this module.
+
+pub mod bind;
+pub mod catalog;
+pub mod commit;
+pub mod connect;
+pub mod error;
+pub mod partitions;
+pub mod sql;
+pub mod tables;
+pub mod write;
+
+pub use commit::Generation;
+pub use error::StoreError;

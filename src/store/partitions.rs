@@ -1,0 +1,152 @@
+//! What the catalog keeps of topics and partitions besides checkpoints: identities, waits, halts.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgPool, Row};
+
+use super::commit::Generation;
+use super::error::StoreError;
+use crate::checkpoint::Partition;
+use crate::event::Place;
+
+/// A partition's checkpoint with what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub next_offset: i64,
+    /// Offsets, by older partition of the topic, that have to be passed before this one is read.
+    pub waits_for: BTreeMap<i32, i64>,
+}
+
+/// All checkpoints of a topic.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn of_topic(
+    pool: &PgPool,
+    generation: &Generation,
+    topic: &str,
+) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT partition, next_offset, waits_for::text FROM projector.checkpoints WHERE generation_id = $1 AND topic = $2",
+    )
+    .bind(generation.id)
+    .bind(topic)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let waits: Option<&str> = row.try_get(2)?;
+            let waits_for = waits.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+            Ok((row.try_get(0)?, Checkpoint { next_offset: row.try_get(1)?, waits_for }))
+        })
+        .collect()
+}
+
+/// Records where a partition begins, unless someone else just did.
+///
+/// # Errors
+/// What Postgres says; [`StoreError::Superseded`] when the generation is gone.
+pub async fn begin(
+    pool: &PgPool,
+    generation: &Generation,
+    partition: &Partition,
+    offset: i64,
+    waits_for: &BTreeMap<i32, i64>,
+) -> Result<(), StoreError> {
+    let waits = (!waits_for.is_empty()).then(|| serde_json::to_string(waits_for).unwrap_or_default());
+    sqlx::query(
+        "INSERT INTO projector.checkpoints (generation_id, topic, partition, next_offset, waits_for)
+         VALUES ($1, $2, $3, $4, $5::jsonb) ON CONFLICT DO NOTHING",
+    )
+    .bind(generation.id)
+    .bind(&partition.topic)
+    .bind(partition.partition)
+    .bind(offset)
+    .bind(waits)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Forgets what a partition waited for.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn stop_waiting(pool: &PgPool, generation: &Generation, partition: &Partition) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE projector.checkpoints SET waits_for = NULL WHERE generation_id = $1 AND topic = $2 AND partition = $3",
+    )
+    .bind(generation.id)
+    .bind(&partition.topic)
+    .bind(partition.partition)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The identity a topic had when it was first read; records it if there is none yet.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn topic_identity(
+    pool: &PgPool,
+    generation: &Generation,
+    topic: &str,
+    topic_id: Option<&str>,
+    truncated: Option<&str>,
+) -> Result<Option<String>, StoreError> {
+    let recorded = sqlx::query_scalar(
+        "INSERT INTO projector.topics AS t (generation_id, topic, topic_id, truncated) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (generation_id, topic) DO UPDATE
+             SET topic_id = COALESCE(t.topic_id, excluded.topic_id), truncated = COALESCE(t.truncated, excluded.truncated)
+         RETURNING topic_id",
+    )
+    .bind(generation.id)
+    .bind(topic)
+    .bind(topic_id)
+    .bind(truncated)
+    .fetch_one(pool)
+    .await?;
+    Ok(recorded)
+}
+
+/// Why a generation stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    pub code: String,
+    pub message: String,
+    /// The event it stands before, if it is one.
+    pub place: Option<Place>,
+}
+
+/// Records a halt.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn halt(pool: &PgPool, generation: &Generation, halt: &Halt) -> Result<(), StoreError> {
+    let place = halt.place.as_ref();
+    sqlx::query(
+        "INSERT INTO projector.halts (generation_id, topic, partition, \"offset\", code, message)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (generation_id) DO UPDATE SET topic = excluded.topic, partition = excluded.partition,
+             \"offset\" = excluded.\"offset\", code = excluded.code, message = excluded.message, halted_at = now()",
+    )
+    .bind(generation.id)
+    .bind(place.map(|p| p.topic.as_str()))
+    .bind(place.map(|p| p.partition))
+    .bind(place.map(|p| p.offset))
+    .bind(&halt.code)
+    .bind(&halt.message)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Forgets a halt, because the generation is about to go on.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn unhalt(pool: &PgPool, generation: &Generation) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM projector.halts WHERE generation_id = $1").bind(generation.id).execute(pool).await?;
+    Ok(())
+}
