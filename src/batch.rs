@@ -1,5 +1,6 @@
 //! A batch: folded patches and the progress they stand for, committed as one.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
@@ -8,6 +9,7 @@ use crate::checkpoint::Progress;
 use crate::fold::RowPatches;
 use crate::patch::{Overflow, Patch};
 use crate::plan::Plan;
+use crate::proof::{self, Sabotage};
 use crate::value::Value;
 
 /// A row's key: one coerced value for each key column.
@@ -56,7 +58,28 @@ impl Batch {
         Ok(())
     }
 
-    pub fn rows(&self) -> usize {
-        self.tables.iter().map(HashMap::len).sum()
+    /// Closes the batch for writing: each table's patches in the order of their keys.
+    pub fn seal(self) -> Sealed {
+        let sorted = |patches: Patches| {
+            let mut rows: Vec<(Key, Patch)> = patches.into_iter().collect();
+            if !proof::sabotaged(Sabotage::KeyOrder) {
+                rows.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
+            }
+            rows
+        };
+        Sealed { tables: self.tables.into_iter().map(sorted).collect(), progress: self.progress }
     }
+}
+
+/// A batch that is ready to be written, and can be written again when Postgres was away.
+#[derive(Debug)]
+pub struct Sealed {
+    /// By index of [`Plan::tables`], sorted by key.
+    pub tables: Vec<Vec<(Key, Patch)>>,
+    pub progress: Progress,
+}
+
+fn compare_keys(a: &Key, b: &Key) -> Ordering {
+    let columns = a.iter().zip(b).map(|(x, y)| x.compare(y).unwrap_or(Ordering::Equal));
+    columns.fold(Ordering::Equal, Ordering::then)
 }

@@ -21,6 +21,9 @@ pub fn split_call(entries: &[(Node, Node)], at: usize) -> Option<String> {
     };
     let name = scalar(&entries[at].0)?;
     let mut whole = scalar(&entries[at].1)?;
+    if balance(&whole) <= 0 {
+        return None;
+    }
     for (key, value) in &entries[at + 1..] {
         if balance(&whole) <= 0 {
             break;
@@ -30,7 +33,7 @@ pub fn split_call(entries: &[(Node, Node)], at: usize) -> Option<String> {
         }
         whole = format!("{whole}, {}", scalar(key)?);
     }
-    (balance(&whole) == 0 && whole.contains(", ")).then(|| format!("{name}: \"{whole}\""))
+    (balance(&whole) == 0).then(|| format!("{name}: \"{whole}\""))
 }
 
 /// How many brackets are left open.

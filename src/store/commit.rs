@@ -8,7 +8,7 @@ use sqlx::{Connection, PgPool, Row};
 use super::bind::Instant;
 use super::error::StoreError;
 use super::write::{Way, write_table};
-use crate::batch::Patches;
+use crate::batch::Sealed;
 use crate::checkpoint::{Partition, Progress};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
@@ -31,21 +31,20 @@ pub async fn commit(
     pool: &PgPool,
     plan: &Plan,
     generation: &Generation,
-    tables: Vec<Patches>,
-    progress: &Progress,
+    batch: &Sealed,
     rate: f64,
     way: Way,
 ) -> Result<u64, StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    move_checkpoint(&mut transaction, generation, progress, rate).await?;
+    move_checkpoint(&mut transaction, generation, &batch.progress, rate).await?;
     if proof::sabotaged(Sabotage::CheckpointApart) {
         transaction.commit().await?;
         transaction = connection.begin().await?;
     }
     proof::failpoint(proof::AFTER_CHECKPOINT);
     let mut written = 0;
-    for (table, patches) in plan.tables.iter().zip(tables) {
+    for (table, patches) in plan.tables.iter().zip(&batch.tables) {
         written += write_table(&mut transaction, &generation.schema, table, patches, way).await?;
     }
     proof::failpoint(proof::BEFORE_COMMIT);
@@ -70,7 +69,8 @@ async fn move_checkpoint(
 ) -> Result<(), StoreError> {
     const COMPARE: &str = "WHERE c.generation_id = $1 AND c.next_offset = step.from_offset";
     const BLINDLY: &str = "WHERE c.generation_id = $1";
-    let condition = if proof::sabotaged(Sabotage::CheckpointCompare) { BLINDLY } else { COMPARE };
+    let blindly = proof::sabotaged(Sabotage::CheckpointCompare) || proof::sabotaged(Sabotage::LostCommit);
+    let condition = if blindly { BLINDLY } else { COMPARE };
     let sql = format!(
         "WITH step AS (
             SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[])

@@ -6,6 +6,7 @@ pub mod commit;
 pub mod connect;
 pub mod error;
 pub mod partitions;
+pub mod read;
 pub mod sql;
 pub mod tables;
 pub mod write;

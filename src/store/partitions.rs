@@ -150,3 +150,27 @@ pub async fn unhalt(pool: &PgPool, generation: &Generation) -> Result<(), StoreE
     sqlx::query("DELETE FROM projector.halts WHERE generation_id = $1").bind(generation.id).execute(pool).await?;
     Ok(())
 }
+
+/// Records where all partitions of a topic begin, all at once; what is recorded already stays.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn begin_topic(
+    pool: &PgPool,
+    generation: &Generation,
+    topic: &str,
+    begins: &[(i32, i64)],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO projector.checkpoints (generation_id, topic, partition, next_offset)
+         SELECT $1, $2, b.partition, b.next_offset FROM unnest($3::int[], $4::bigint[]) AS b(partition, next_offset)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(generation.id)
+    .bind(topic)
+    .bind(begins.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
+    .bind(begins.iter().map(|(_, offset)| *offset).collect::<Vec<_>>())
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -14,7 +14,7 @@ use super::bind;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, sql_type, table_name};
-use crate::batch::{Key, Patches};
+use crate::batch::Key;
 use crate::patch::{Change, Patch, Row};
 use crate::plan::types::{Scalar, json_value};
 use crate::plan::{Column, Table};
@@ -32,7 +32,7 @@ pub enum Way {
     Locked,
 }
 
-/// Writes a table's patches. Returns how many rows were written.
+/// Writes a table's patches, which come sorted by key. Returns how many rows were written.
 ///
 /// # Errors
 /// What Postgres says; the transaction is then not to be committed.
@@ -40,13 +40,9 @@ pub async fn write_table(
     connection: &mut PgConnection,
     schema: &str,
     table: &Table,
-    patches: Patches,
+    rows: &[(Key, Patch)],
     way: Way,
 ) -> Result<u64, StoreError> {
-    let mut rows: Vec<(Key, Patch)> = patches.into_iter().collect();
-    if !proof::sabotaged(Sabotage::KeyOrder) {
-        rows.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
-    }
     let target = Target { schema, table };
     let mut written = 0;
     for chunk in rows.chunks(CHUNK) {
@@ -58,14 +54,6 @@ pub async fn write_table(
         proof::failpoint(proof::BETWEEN_CHUNKS);
     }
     Ok(written)
-}
-
-fn compare_keys(a: &Key, b: &Key) -> std::cmp::Ordering {
-    a.iter()
-        .zip(b)
-        .map(|(x, y)| x.compare(y).unwrap_or(std::cmp::Ordering::Equal))
-        .find(|ordering| ordering.is_ne())
-        .unwrap_or(std::cmp::Ordering::Equal)
 }
 
 /// How one column of a chunk is written by an upsert.

@@ -1,0 +1,205 @@
+//! The command line: one file a verb.
+
+mod apply;
+mod demo;
+mod run;
+mod status;
+mod test;
+mod validate;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Settings;
+use crate::plan::{Plan, compile_all};
+use crate::spec::diagnostic::{Diagnostic, Severity};
+use crate::spec::projection_files;
+
+/// Exit code for arguments, settings and definitions that cannot be used (`EX_USAGE` of sysexits).
+pub const REFUSED: u8 = 64;
+pub const FAILED: u8 = 1;
+
+/// Folds domain events from Kafka into denormalised Postgres views, exactly once in effect, and serves them.
+#[derive(Debug, Parser)]
+#[command(name = "projector", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Fold events into views and serve them, until stopped.
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// Apply the projection files first, as `projector apply` does.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// See it work: a Postgres, an in-process Kafka, the shipped projections and a day of events.
+    Demo {
+        /// Play the story, wait until it is applied, print a table and stop.
+        #[arg(long)]
+        once: bool,
+        /// Folder of projection files with their demo events.
+        #[arg(long, default_value = "projections")]
+        projections: PathBuf,
+        /// Address of the query endpoint.
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: String,
+    },
+    /// Check projection files and report every mistake.
+    Validate {
+        /// A projection file or a folder of them.
+        #[arg(default_value = "projections")]
+        path: PathBuf,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Print the JSON Schema of projection files instead, for editors.
+        #[arg(long)]
+        schema: bool,
+    },
+    /// Run the golden tests beside projection files, without any service.
+    Test {
+        /// A projection file or a folder of them.
+        #[arg(default_value = "projections")]
+        path: PathBuf,
+    },
+    /// Record the projection files in the catalog and create their tables and views.
+    Apply {
+        #[command(flatten)]
+        common: Common,
+        /// Drop this projection's rows and fold its history again. May be given several times.
+        #[arg(long, value_name = "PROJECTION")]
+        recreate: Vec<String>,
+    },
+    /// Show how far each projection is.
+    Status {
+        #[command(flatten)]
+        common: Common,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The settings file; without one, the defaults and the environment.
+    #[arg(long, short)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Why a verb did not succeed: the exit code and the sentence.
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn refused(message: impl ToString) -> Failure {
+        Failure { code: REFUSED, message: message.to_string() }
+    }
+
+    fn failed(message: impl ToString) -> Failure {
+        Failure { code: FAILED, message: message.to_string() }
+    }
+
+    /// What is wrong has been printed already.
+    fn told(code: u8) -> Failure {
+        Failure { code, message: String::new() }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Reads the arguments and does what they say.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Run { common, apply } => run::run(&common, apply),
+        Verb::Demo { once, projections, listen } => demo::demo(once, &projections, &listen),
+        Verb::Validate { path, format, schema } => validate::validate(&path, format, schema),
+        Verb::Test { path } => test::test(&path),
+        Verb::Apply { common, recreate } => apply::apply(&common, &recreate),
+        Verb::Status { common, format } => status::status(&common, format),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("projector: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+impl Common {
+    fn settings(&self) -> Result<Settings, Failure> {
+        Settings::load(self.config.as_deref()).map_err(Failure::refused)
+    }
+}
+
+/// Compiles all projection files of a folder; mistakes are printed.
+fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
+    let files = projection_files(path).map_err(Failure::refused)?;
+    let (plans, diagnostics) = compile_all(&files);
+    print_diagnostics(&diagnostics);
+    if diagnostics.iter().any(|d| d.severity == Severity::Error) {
+        return Err(Failure::told(REFUSED));
+    }
+    if plans.is_empty() {
+        return Err(Failure::refused(format!("there is no projection file in {}", path.display())));
+    }
+    Ok(plans)
+}
+
+fn print_diagnostics(diagnostics: &[Diagnostic]) {
+    let color = std::io::stderr().is_terminal();
+    for diagnostic in diagnostics {
+        eprintln!("{}", diagnostic.render(color));
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))
+}
+
+/// Starts the log, on standard error.
+fn start_log(format: &str, level: &str) -> Outcome {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|error| Failure::refused(format!("log.level is not a filter: {error}")))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = if format == "json" { builder.json().try_init() } else { builder.try_init() };
+    started.map_err(|error| Failure::failed(format!("the log does not start: {error}")))
+}
+
+/// SIGINT or SIGTERM.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}

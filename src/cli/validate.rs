@@ -1,0 +1,33 @@
+//! `projector validate`
+
+use std::path::Path;
+
+use super::{Failure, Format, Outcome, REFUSED, print_diagnostics};
+use crate::plan::compile_all;
+use crate::spec::diagnostic::{Diagnostic, Severity};
+use crate::spec::{json_schema, projection_files};
+
+pub fn validate(path: &Path, format: Format, schema: bool) -> Outcome {
+    if schema {
+        print!("{}", json_schema());
+        return Ok(());
+    }
+    let files = projection_files(path).map_err(Failure::refused)?;
+    let (plans, diagnostics) = compile_all(&files);
+    let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+    match format {
+        Format::Json => {
+            let list: Vec<_> = diagnostics.iter().map(Diagnostic::to_json).collect();
+            println!("{}", serde_json::Value::from(list));
+        }
+        Format::Text => {
+            print_diagnostics(&diagnostics);
+            let warnings = diagnostics.len() - errors;
+            println!("{} projections, {errors} errors, {warnings} warnings", plans.len());
+        }
+    }
+    if files.is_empty() {
+        return Err(Failure::refused(format!("there is no projection file in {}", path.display())));
+    }
+    if errors > 0 { Err(Failure::told(REFUSED)) } else { Ok(()) }
+}

@@ -1,0 +1,62 @@
+//! Committing a batch, and trying again while Postgres is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Outage, Running};
+use crate::batch::Sealed;
+use crate::checkpoint::Progress;
+use crate::proof::{self, Sabotage};
+use crate::store::StoreError;
+use crate::store::commit::commit;
+use crate::store::write::Way;
+
+/// How a commit ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Committed { progress: Progress, rows: u64 },
+    /// The catalog knows better than we do how far the partitions are: read it again.
+    Stale { why: String },
+    /// Postgres refuses some row of the batch.
+    Refused { error: StoreError, progress: Progress },
+    /// A person has to do something.
+    Fatal(StoreError),
+}
+
+/// Commits a batch. Transient failures are tried again without end, the waits growing to about six seconds.
+pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome {
+    let mut outage = Outage::default();
+    let what = format!("{}: writing to Postgres", running.plan.name);
+    loop {
+        let result = commit(&running.pool, &running.plan, &running.generation, &batch, rate, Way::Best).await;
+        match result {
+            Ok(rows) => {
+                outage.over(&what);
+                return Outcome::Committed { progress: batch.progress, rows };
+            }
+            Err(StoreError::Unknown(error)) if !proof::sabotaged(Sabotage::LostCommit) => {
+                return Outcome::Stale { why: format!("the answer to a COMMIT was lost ({error})") };
+            }
+            Err(error @ StoreError::Superseded { .. }) => return Outcome::Stale { why: error.to_string() },
+            Err(error @ StoreError::Data(_)) => {
+                return Outcome::Refused { error, progress: batch.progress };
+            }
+            Err(error) if error.is_transient() => {
+                let wait = if is_collision(&error) { Duration::from_millis(5) } else { outage.failed(&what, &error) };
+                tokio::time::sleep(wait).await;
+            }
+            Err(error) => return Outcome::Fatal(error),
+        }
+    }
+}
+
+/// Two lanes were in each other's way; nothing is broken and nobody needs to be told.
+fn is_collision(error: &StoreError) -> bool {
+    let StoreError::Transient(error) = error else { return false };
+    let code = error.as_database_error().and_then(|e| e.code());
+    let collided = matches!(code.as_deref(), Some("40P01" | "40001"));
+    if collided {
+        tracing::debug!("a transaction collided with another lane's: {error}");
+    }
+    collided
+}

@@ -1,0 +1,575 @@
+//! A lane: one ordered worker over some partitions of one projection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Outcome, settle};
+use super::{Outage, Running, assignment};
+use crate::batch::Batch;
+use crate::checkpoint::{Partition, Progress};
+use crate::decode::decode;
+use crate::event::{Place, Record};
+use crate::fold::{Unapplied, fold};
+use crate::proof::{self, Sabotage};
+use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
+use crate::store::StoreError;
+use crate::store::commit::checkpoints;
+use crate::store::partitions::Halt;
+
+/// A partition that the lane owns.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// Index into the plan's sources.
+    pub source: usize,
+    /// The next offset to be folded.
+    pub next: i64,
+    /// The end of the partition, as last heard.
+    pub high: i64,
+    pub waits_for: BTreeMap<i32, i64>,
+}
+
+/// Why a lane stopped.
+#[derive(Debug)]
+pub enum End {
+    /// It was asked to, and has committed what it had folded.
+    Finished,
+    /// A person has to do something.
+    Halted(Halt),
+    /// Kafka or Postgres did not answer; a new lane takes over from the checkpoints.
+    Retry(String),
+}
+
+impl End {
+    pub fn halted(code: &str, message: String) -> End {
+        End::Halted(Halt { code: code.into(), message, place: None })
+    }
+
+    pub fn gap(gap: Gap) -> End {
+        End::halted(gap.code, gap.message)
+    }
+}
+
+impl From<KafkaError> for End {
+    fn from(error: KafkaError) -> End {
+        End::Retry(format!("Kafka: {error}"))
+    }
+}
+
+impl From<SourceError> for End {
+    fn from(error: SourceError) -> End {
+        End::halted("settings", error.to_string())
+    }
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> End {
+        if error.is_transient() { End::Retry(error.to_string()) } else { End::halted("postgres", error.to_string()) }
+    }
+}
+
+/// Where folding has to stop, because what comes next cannot be applied or has to be found out.
+#[derive(Debug, Default)]
+enum Limit {
+    #[default]
+    None,
+    /// The event at the place cannot be applied: what is before it is committed, then the lane halts.
+    Before { place: Place, halt: Halt },
+    /// Postgres refused a batch; batches of at most this many events are committed until the culprit stands alone.
+    Events(u64),
+}
+
+pub struct Lane {
+    running: Arc<Running>,
+    runtime: Handle,
+    consumer: Consumer,
+    stop: CancellationToken,
+    owned: BTreeMap<Partition, Owned>,
+    batch: Batch,
+    /// When the first event of the batch came.
+    opened: Option<Instant>,
+    in_flight: Option<Receiver<Outcome>>,
+    limit: Limit,
+    topics: Vec<String>,
+    topics_checked: Instant,
+    waits_checked: Instant,
+    reported: Instant,
+    rate: Rate,
+    outage: Outage,
+    missing_topic_told: bool,
+}
+
+impl Lane {
+    /// Makes a lane; it joins its group when it runs.
+    ///
+    /// # Errors
+    /// When the settings do not make a consumer.
+    pub fn new(running: Arc<Running>, runtime: Handle, stop: CancellationToken) -> Result<Lane, End> {
+        let generation = &running.generation;
+        let group = format!("{}.{}.{}", running.settings.kafka.group_prefix, generation.projection, generation.number);
+        let consumer = Consumer::new(&running.settings.kafka, &running.settings.fold, &group)?;
+        let now = Instant::now();
+        Ok(Lane {
+            batch: Batch::new(&running.plan),
+            running,
+            runtime,
+            consumer,
+            stop,
+            owned: BTreeMap::new(),
+            opened: None,
+            in_flight: None,
+            limit: Limit::None,
+            topics: Vec::new(),
+            topics_checked: now,
+            waits_checked: now,
+            reported: now,
+            rate: Rate::default(),
+            outage: Outage::default(),
+            missing_topic_told: false,
+        })
+    }
+
+    /// Runs until it is told to stop or cannot go on.
+    pub fn run(mut self) -> End {
+        match self.work() {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    fn work(&mut self) -> Result<std::convert::Infallible, End> {
+        const TOPICS_EVERY: Duration = Duration::from_secs(10);
+        const WAITS_EVERY: Duration = Duration::from_millis(300);
+        self.subscribe()?;
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(self.drain());
+            }
+            self.hear_commit(Duration::ZERO)?;
+            while let Some(event) = self.consumer.group_event() {
+                self.rebalance(event)?;
+            }
+            if self.topics_checked.elapsed() > TOPICS_EVERY {
+                self.subscribe()?;
+            }
+            if self.waits_checked.elapsed() > WAITS_EVERY {
+                self.end_waits()?;
+            }
+            let idle = self.fetch()?;
+            if idle {
+                self.follow_ends();
+            }
+            if self.is_due(idle) {
+                self.seal()?;
+            }
+        }
+    }
+
+    /// Subscribes to the topics there are. Patterns are matched here, because librdkafka's own know no captures.
+    fn subscribe(&mut self) -> Result<(), End> {
+        self.topics_checked = Instant::now();
+        let mut wanted: Vec<String> = Vec::new();
+        let sources = &self.running.plan.sources;
+        let patterns = sources.iter().any(|s| matches!(s.topics, crate::plan::Topics::Matching(_)));
+        let existing = if patterns { self.consumer.topics(None)? } else { Vec::new() };
+        for source in sources {
+            match &source.topics {
+                crate::plan::Topics::Named(name) => wanted.push(name.clone()),
+                topics => wanted.extend(existing.iter().map(|(name, _)| name.clone()).filter(|name| topics.matches(name))),
+            }
+        }
+        wanted.sort();
+        wanted.dedup();
+        if wanted != self.topics && !wanted.is_empty() {
+            self.consumer.subscribe(&wanted)?;
+            self.topics = wanted;
+        }
+        Ok(())
+    }
+
+    fn rebalance(&mut self, event: GroupEvent) -> Result<(), End> {
+        match event {
+            GroupEvent::Assigned(partitions) => {
+                let taken = assignment::take_over(&self.running, &self.runtime, &self.consumer, &partitions)?;
+                self.consumer.assign(taken.iter().map(|(partition, owned)| (partition, owned.next)))?;
+                let waiting = taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
+                self.consumer.pause(waiting)?;
+                self.owned.extend(taken);
+                tracing::debug!("{}: owns {:?}", self.running.plan.name, self.owned.keys().collect::<Vec<_>>());
+            }
+            GroupEvent::Revoked { partitions, lost } => {
+                if !lost {
+                    self.flush(Duration::from_secs(10))?;
+                }
+                self.consumer.unassign(&partitions)?;
+                self.owned.retain(|partition, _| !partitions.contains(partition));
+                if lost || self.in_flight.is_some() || !self.batch.progress.is_empty() {
+                    self.reload("partitions were given to another member")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Polls once and folds what came. True when nothing was there.
+    fn fetch(&mut self) -> Result<bool, End> {
+        let wait = match (&self.in_flight, self.opened) {
+            (None, Some(_)) => Duration::ZERO,
+            (Some(_), _) => Duration::from_millis(1),
+            (None, None) => Duration::from_millis(50),
+        };
+        match self.consumer.poll(wait) {
+            Polled::Message(message) => {
+                let partition = Partition::new(message.topic(), message.partition());
+                // What a seek or a rebalance left in the queue is not ours to fold.
+                let Some(owned) = self.owned.get_mut(&partition).filter(|owned| message.offset() >= owned.next) else {
+                    return Ok(false);
+                };
+                match fold_message(&self.running, owned.source, &message, &self.limit, &mut self.batch) {
+                    Folded::Taken => {
+                        let time = message.timestamp().to_millis().map(|millis| millis * 1000);
+                        self.batch.progress.read(&partition, owned.next, message.offset(), time);
+                        owned.next = message.offset() + 1;
+                        self.opened.get_or_insert_with(Instant::now);
+                        self.outage.over(&self.running.plan.name);
+                        Ok(false)
+                    }
+                    Folded::Untouched(halt) => self.stop_before(halt, false),
+                    Folded::Halfway(halt) => self.stop_before(halt, true),
+                }
+            }
+            Polled::Nothing => Ok(true),
+            Polled::NoTopic => {
+                if !self.missing_topic_told {
+                    self.missing_topic_told = true;
+                    tracing::info!("{}: a topic does not exist yet; waiting for it", self.running.plan.name);
+                }
+                Ok(true)
+            }
+            Polled::OutOfRange => Err(self.out_of_range()),
+            Polled::Problem(error) => {
+                std::thread::sleep(self.outage.failed(&self.running.plan.name, &error));
+                Ok(true)
+            }
+        }
+    }
+
+    /// An event cannot be applied: commit what is before it, then halt. When the batch already holds a part of the event
+    /// it is folded again up to the event.
+    fn stop_before(&mut self, halt: Halt, halfway: bool) -> Result<bool, End> {
+        if halfway && !proof::sabotaged(Sabotage::Refold) {
+            let Some(place) = halt.place.clone() else { return Err(End::Halted(halt)) };
+            self.limit = Limit::Before { place, halt };
+            self.reload("a batch is folded again without an event that cannot be applied")?;
+            return Ok(false);
+        }
+        self.flush(Duration::from_secs(self.running.settings.shutdown_s))?;
+        Err(End::Halted(halt))
+    }
+
+    fn out_of_range(&mut self) -> End {
+        for (partition, owned) in &self.owned {
+            let Ok(offsets) = self.consumer.offsets(partition) else { continue };
+            if let Err(gap) = crate::source::resume(partition, owned.next, offsets) {
+                return End::gap(gap);
+            }
+        }
+        End::Retry("Kafka says that an offset is out of range".into())
+    }
+
+    /// Learns of ends from the statistics. Offsets before an end that was reached, with nothing left in the queue, belong
+    /// to transaction markers: they are passed.
+    fn follow_ends(&mut self) {
+        let Some(watched) = self.consumer.watched() else { return };
+        // Statistics overtake messages in the queue; only an empty queue proves that nothing is before the end.
+        let proven = matches!(self.consumer.poll(Duration::ZERO), Polled::Nothing);
+        for (partition, owned) in &mut self.owned {
+            let Some(seen) = watched.get(partition) else { continue };
+            owned.high = owned.high.max(seen.high);
+            if proven && seen.end_reached > owned.next && owned.waits_for.is_empty() {
+                self.batch.progress.skip(partition, owned.next, seen.end_reached);
+                owned.next = seen.end_reached;
+                self.opened.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    fn end_waits(&mut self) -> Result<(), End> {
+        self.waits_checked = Instant::now();
+        if self.owned.values().all(|owned| owned.waits_for.is_empty()) {
+            return Ok(());
+        }
+        let over = assignment::waits_over(&self.running, &self.runtime, &self.owned)?;
+        for partition in &over {
+            if let Some(owned) = self.owned.get_mut(partition) {
+                owned.waits_for.clear();
+            }
+        }
+        self.consumer.resume(&over)?;
+        Ok(())
+    }
+
+    /// Events that are still to be folded, as far as is known.
+    fn behind(&self) -> i64 {
+        self.owned.values().map(|owned| (owned.high - owned.next).max(0)).sum()
+    }
+
+    fn is_due(&self, idle: bool) -> bool {
+        let fold = &self.running.settings.fold;
+        let Some(opened) = self.opened else { return false };
+        if self.batch.bytes >= fold.memory_mb << 20 {
+            return true;
+        }
+        if let Limit::Events(most) = self.limit {
+            return idle || self.batch.progress.events() >= most;
+        }
+        if self.in_flight.is_some() {
+            return false;
+        }
+        if self.behind() > fold.far_behind {
+            return opened.elapsed() >= Duration::from_secs(fold.catch_up_s);
+        }
+        const LONGEST_LIVE: Duration = Duration::from_millis(10);
+        idle || opened.elapsed() >= LONGEST_LIVE
+    }
+
+    /// Hands the batch to be committed. Waits for the one before it, if that is still under way.
+    fn seal(&mut self) -> Result<(), End> {
+        self.hear_commit_for_long()?;
+        if self.batch.progress.is_empty() {
+            self.opened = None;
+            return Ok(());
+        }
+        proof::failpoint(proof::AFTER_FOLD);
+        let batch = std::mem::replace(&mut self.batch, Batch::new(&self.running.plan));
+        self.opened = None;
+        let rate = self.rate.now();
+        let (answer, receiver) = sync_channel(1);
+        let running = self.running.clone();
+        self.runtime.spawn(async move {
+            let outcome = settle(running, batch.seal(), rate).await;
+            // The lane may be gone; the catalog knows what was committed.
+            let _ = answer.send(outcome);
+        });
+        self.in_flight = Some(receiver);
+        if matches!(self.limit, Limit::Events(_)) {
+            self.hear_commit_for_long()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the commit under way. The group is kept informed meanwhile, with all partitions paused.
+    fn hear_commit_for_long(&mut self) -> Result<(), End> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let begun = Instant::now();
+        let mut paused = false;
+        while self.in_flight.is_some() {
+            self.hear_commit(Duration::from_millis(100))?;
+            if self.stop.is_cancelled() && begun.elapsed() > Duration::from_secs(self.running.settings.shutdown_s) {
+                return Err(End::Finished);
+            }
+            if self.in_flight.is_some() && begun.elapsed() > PATIENCE {
+                if !paused {
+                    self.consumer.pause(self.owned.keys())?;
+                    paused = true;
+                }
+                // Nothing but the group's heartbeat and rebalances can come now.
+                let _ = self.consumer.poll(Duration::ZERO);
+            }
+        }
+        if paused {
+            self.consumer.seek(self.owned.iter().map(|(partition, owned)| (partition, owned.next)))?;
+            self.consumer.resume(self.owned.iter().filter(|(_, owned)| owned.waits_for.is_empty()).map(|(p, _)| p))?;
+        }
+        Ok(())
+    }
+
+    fn hear_commit(&mut self, patience: Duration) -> Result<(), End> {
+        let Some(receiver) = &self.in_flight else { return Ok(()) };
+        let outcome = match receiver.recv_timeout(patience) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return Err(End::Retry("a commit was abandoned".into())),
+        };
+        self.in_flight = None;
+        match outcome {
+            Outcome::Committed { progress, rows } => {
+                tracing::trace!("{}: {} events, {rows} rows", self.running.plan.name, progress.events());
+                self.rate.add(progress.events());
+                self.report(&progress);
+                self.relax();
+                Ok(())
+            }
+            Outcome::Stale { why } => self.reload(&why),
+            Outcome::Refused { error, progress } => self.search(error, &progress),
+            Outcome::Fatal(error) => Err(End::from(error)),
+        }
+    }
+
+    /// Postgres refused a batch: commit ever smaller ones until the event stands alone.
+    fn search(&mut self, error: StoreError, refused: &Progress) -> Result<(), End> {
+        let events = refused.events();
+        if events > 1 {
+            self.limit = Limit::Events(events / 2);
+            return self.reload("Postgres refuses a row; looking for the event");
+        }
+        let alone = refused.0.iter().find(|(_, step)| step.events > 0);
+        let place = alone.map(|(partition, step)| Place {
+            topic: partition.topic.clone(),
+            partition: partition.partition,
+            offset: step.to - 1,
+        });
+        Err(End::Halted(Halt { code: "refused-by-postgres".into(), message: error.to_string(), place }))
+    }
+
+    /// A search that meets no culprit any more ends by itself: what was refused as a whole is fine in parts.
+    fn relax(&mut self) {
+        const AS_GOOD_AS_ALL: u64 = 1 << 20;
+        if let Limit::Events(most) = self.limit {
+            self.limit = if most >= AS_GOOD_AS_ALL { Limit::None } else { Limit::Events(most * 2) };
+        }
+    }
+
+    /// Kafka's own group offsets, for ordinary lag tools.
+    fn report(&mut self, progress: &Progress) {
+        const EVERY: Duration = Duration::from_secs(1);
+        if self.reported.elapsed() > EVERY {
+            self.reported = Instant::now();
+            let committed = progress.0.iter().filter(|(partition, _)| self.owned.contains_key(*partition));
+            self.consumer.report(committed.map(|(partition, step)| (partition, step.to)));
+        }
+    }
+
+    /// Drops what was folded and goes on from the catalog's checkpoints.
+    fn reload(&mut self, why: &str) -> Result<(), End> {
+        tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name);
+        self.in_flight = None;
+        self.batch = Batch::new(&self.running.plan);
+        self.opened = None;
+        let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
+        for (partition, owned) in &mut self.owned {
+            match known.get(partition) {
+                Some(next) => owned.next = *next,
+                None => return Err(End::halted("generation-gone", "the generation was dropped or built anew".into())),
+            }
+        }
+        self.consumer.seek(self.owned.iter().map(|(partition, owned)| (partition, owned.next)))?;
+        Ok(())
+    }
+
+    /// Commits what is folded, within a time.
+    fn flush(&mut self, patience: Duration) -> Result<(), End> {
+        let deadline = Instant::now() + patience;
+        while (self.in_flight.is_some() || self.opened.is_some()) && Instant::now() < deadline {
+            self.hear_commit(Duration::from_millis(20))?;
+            if self.in_flight.is_none() && self.opened.is_some() {
+                self.seal()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> End {
+        let name = self.running.plan.name.clone();
+        let events = self.batch.progress.events();
+        if events > 0 || self.in_flight.is_some() {
+            tracing::debug!("{name}: committing {events} events before stopping");
+        }
+        match self.flush(Duration::from_secs(self.running.settings.shutdown_s)) {
+            Ok(()) => {
+                if self.in_flight.is_some() {
+                    tracing::warn!("{name}: stopping before the last commit was answered; it counts if it arrived");
+                }
+                End::Finished
+            }
+            Err(end) => end,
+        }
+    }
+}
+
+enum Folded {
+    Taken,
+    /// The event cannot be applied; nothing of it is in the batch.
+    Untouched(Halt),
+    /// The same, but a part of it may be in the batch.
+    Halfway(Halt),
+}
+
+fn fold_message(running: &Running, source: usize, message: &BorrowedMessage<'_>, limit: &Limit, batch: &mut Batch) -> Folded {
+    let record = record_of(message);
+    if let Limit::Before { place, halt } = limit
+        && record.offset == place.offset
+        && record.partition == place.partition
+        && record.topic == place.topic
+    {
+        return Folded::Untouched(halt.clone());
+    }
+    let halt = |code: &str, message: String| Halt { code: code.into(), message, place: Some(record.place()) };
+    let plan = &running.plan;
+    let folded = decode(&plan.sources[source], &record)
+        .map_err(|failure| halt(failure.code, failure.message))
+        .and_then(|event| {
+            fold(plan, source, &event).map_err(|unapplied: Unapplied| halt(unapplied.code, unapplied.to_string()))
+        });
+    match folded {
+        Err(halt) => Folded::Untouched(halt),
+        Ok(patches) => match batch.absorb(plan, patches) {
+            Ok(()) => Folded::Taken,
+            Err((table, overflow)) => {
+                let table = &plan.tables[table];
+                let column = &table.columns[usize::from(overflow.column)].name;
+                Folded::Halfway(halt("overflow", format!("{}.{column}: {}", table.name, overflow.message)))
+            }
+        },
+    }
+}
+
+fn record_of<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
+    let headers = match message.headers() {
+        None => Vec::new(),
+        Some(headers) => headers.iter().map(|header| (header.key, header.value)).collect(),
+    };
+    Record {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        time: message.timestamp().to_millis().map(|millis| millis * 1000),
+        key: message.key(),
+        payload: message.payload(),
+        headers,
+    }
+}
+
+/// Events a second over the last ten or so.
+#[derive(Debug, Default)]
+struct Rate {
+    per_second: f64,
+    pending: u64,
+    since: Option<Instant>,
+}
+
+impl Rate {
+    fn add(&mut self, events: u64) {
+        self.pending += events;
+    }
+
+    fn now(&mut self) -> f64 {
+        const MEMORY_S: f64 = 10.0;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let elapsed = since.elapsed().as_secs_f64();
+        if elapsed >= 0.5 {
+            let weight = 1.0 - (-elapsed / MEMORY_S).exp();
+            let newest = self.pending as f64 / elapsed;
+            self.per_second = if self.per_second == 0.0 { newest } else { self.per_second * (1.0 - weight) + newest * weight };
+            self.pending = 0;
+            self.since = Some(Instant::now());
+        }
+        self.per_second
+    }
+}

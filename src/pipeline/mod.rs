@@ -1,0 +1,38 @@
+//! Lanes: fetch, fold and commit as a pipeline, and the supervisor that keeps them running.
+//!
+//! A lane is a member of its projection's consumer group on a thread of its own. It polls, decodes and folds there; while
+//! one batch is committed on the runtime, the next one is folded.
+
+mod assignment;
+mod commit;
+mod lane;
+mod outage;
+mod supervisor;
+
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::plan::Plan;
+use crate::store::Generation;
+
+pub use outage::Outage;
+pub use supervisor::{Ended, Supervisor};
+
+/// What the lanes of one projection share.
+#[derive(Debug)]
+pub struct Running {
+    pub plan: Plan,
+    pub generation: Generation,
+    pub settings: Settings,
+    pub pool: sqlx::PgPool,
+    pub admin: Arc<Admin>,
+}
+
+/// The client for questions to the cluster, shared by all lanes of a process.
+pub struct Admin(pub rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext>);
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admin")
+    }
+}

@@ -1,0 +1,18 @@
+//! Kafka: membership in a group, fetching, offsets. Broker types stop here.
+
+mod consumer;
+mod gaps;
+mod topic_id;
+
+pub use consumer::{Consumer, GroupEvent, Polled, Watched, client_config};
+pub use gaps::{Begin, Gap, Offsets, begin, resume};
+pub use topic_id::{TopicFacts, topic_facts};
+
+/// Kafka cannot be asked right now, or at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("Kafka: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    #[error(transparent)]
+    Password(#[from] crate::config::SettingsError),
+}

@@ -1,0 +1,87 @@
+//! What a topic is besides its name: its identity, its partitions, whether it is compacted.
+//!
+//! librdkafka's DescribeTopics is not in the Rust wrapper, so the calls to it are made here. This is the only unsafe code.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka_sys as sys;
+use tokio::runtime::Handle;
+
+/// What is known of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// The broker's identity of the topic; `None` when the broker does not tell.
+    pub id: Option<String>,
+    /// Older messages of a key are deleted.
+    pub compacted: bool,
+}
+
+/// Asks the cluster about a topic. Blocks for up to 20 seconds; what is not told in that time is not known.
+pub fn topic_facts(runtime: &Handle, admin: &AdminClient<DefaultClientContext>, topic: &str) -> TopicFacts {
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+    let resources = runtime.block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options));
+    // A cluster that does not tell the configuration (the in-process one of the demo) is taken at its word that
+    // nothing was deleted: the offsets still show truncation.
+    let compacted = match resources {
+        Ok(resources) => resources.iter().flatten().any(|resource| {
+            resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).is_some_and(|v| v.contains("compact"))
+        }),
+        Err(_) => false,
+    };
+    TopicFacts { id: describe(admin, topic), compacted }
+}
+
+fn describe(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Option<String> {
+    const TIMEOUT_MS: i32 = 10_000;
+    let name = CString::new(topic).ok()?;
+    let client = admin.inner().native_ptr();
+    // SAFETY: every pointer is made here and destroyed here; what the event owns is read before the event goes.
+    unsafe {
+        let queue = sys::rd_kafka_queue_new(client);
+        let mut names = [name.as_ptr()];
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+        let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        sys::rd_kafka_DescribeTopics(client, topics, options, queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_TopicCollection_destroy(topics);
+        let event = sys::rd_kafka_queue_poll(queue, TIMEOUT_MS);
+        let id = if event.is_null() { None } else { topic_id(event) };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        id
+    }
+}
+
+/// # Safety
+/// `event` is a live event.
+unsafe fn topic_id(event: *mut sys::rd_kafka_event_t) -> Option<String> {
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let descriptions = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        if descriptions.is_null() || count == 0 {
+            return None;
+        }
+        let description = *descriptions;
+        let error = sys::rd_kafka_TopicDescription_error(description);
+        if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(description);
+        if id.is_null() {
+            return None;
+        }
+        let text = sys::rd_kafka_Uuid_base64str(id);
+        let text = (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())?;
+        // All zeros: a broker that does not know identities.
+        (!text.chars().all(|c| c == 'A')).then_some(text)
+    }
+}
