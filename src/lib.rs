@@ -5,6 +5,7 @@ pub mod config;
 pub mod decode;
 pub mod event;
 pub mod fold;
+pub mod golden;
 pub mod json_paths;
 pub mod patch;
 pub mod pipeline;

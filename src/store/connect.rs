@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, Executor, PgPool, Row};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool, Row};
 
 use super::error::StoreError;
 use super::sql::vouched;
@@ -43,7 +43,7 @@ pub fn options(settings: &Postgres, password: Option<&SecretString>) -> PgConnec
 pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64, read_only: bool) -> PgPool {
     let session = format!(
         "SET TIME ZONE 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'iso_8601'; \
-         SET client_min_messages = 'warning'; SET standard_conforming_strings = on; \
+         SET client_min_messages = 'error'; SET standard_conforming_strings = on; \
          SET statement_timeout = {statement_timeout_ms}; SET idle_in_transaction_session_timeout = '60s'; \
          SET default_transaction_read_only = {}",
         if read_only { "on" } else { "off" }
@@ -67,6 +67,9 @@ pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64, rea
 /// # Errors
 /// What is wrong with the server, and what to do.
 pub async fn check_server(pool: &PgPool) -> Result<(), StoreError> {
+    // Without the pool first: it would try on in silence where the reason is wanted.
+    let probe = pool.connect_options().connect().await?;
+    probe.close().await?;
     let mut first = pool.acquire().await?;
     let row = sqlx::query("SELECT current_setting('server_version_num')::int / 10000, pg_backend_pid()")
         .fetch_one(&mut *first)
