@@ -3,6 +3,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod decode;
+pub mod demo;
 pub mod event;
 pub mod fold;
 pub mod golden;

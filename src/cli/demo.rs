@@ -1,4 +1,177 @@
 //! `projector demo`
+
+use std::collections::BTreeMap;
 use std::path::Path;
-use super::{Failure, Outcome};
-pub fn demo(_once: bool, _projections: &Path, _listen: &str) -> Outcome { Err(Failure::failed("")) }
+use std::time::{Duration, Instant};
+
+use comfy_table::Table;
+use tokio_util::sync::CancellationToken;
+
+use super::run::listen;
+use super::{Failure, Outcome, apply, plans, runtime, start_log, stop_signal};
+use crate::config::Settings;
+use crate::demo::kafka::DemoKafka;
+use crate::demo::postgres::DemoPostgres;
+use crate::demo::story;
+use crate::pipeline::Supervisor;
+use crate::plan::Plan;
+use crate::serve::serve;
+use crate::store::commit::checkpoints;
+use crate::store::{Generation, catalog, connect, read};
+
+/// A demo that has not caught up by then never will.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub fn demo(once: bool, projections: &Path, address: &str) -> Outcome {
+    let plans = plans(projections)?;
+    start_log("text", "warn")?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(play(once, plans, address));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn play(once: bool, plans: Vec<Plan>, address: &str) -> Outcome {
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        stop_signal().await;
+        on_signal.cancel();
+    });
+    let listener = if once { None } else { listen(address).await? };
+    let postgres = tokio::select! {
+        started = DemoPostgres::start() => started.map_err(Failure::failed)?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    println!("Postgres   {}", postgres.description);
+    let outcome = on(&postgres, once, plans, listener, &stop).await;
+    postgres.stop();
+    outcome
+}
+
+async fn on(
+    postgres: &DemoPostgres,
+    once: bool,
+    plans: Vec<Plan>,
+    listener: Option<tokio::net::TcpListener>,
+    stop: &CancellationToken,
+) -> Outcome {
+    let kafka = DemoKafka::start(&plans).map_err(Failure::failed)?;
+    println!("Kafka      in this process, on {}", kafka.brokers());
+    let mut settings = Settings { shutdown_s: 2, ..Settings::default() };
+    settings.kafka.brokers = kafka.brokers();
+    let pool = connect::pool(postgres.options.clone(), settings.postgres.max_connections, 60_000, false);
+    apply::apply_all(&pool, &plans, &[], &settings).await.map_err(Failure::failed)?;
+    let generations = catalog::live_generations(&pool, &plans).await.map_err(Failure::failed)?;
+
+    let sent = kafka.play(&story::day()).map_err(Failure::failed)?;
+    let events: i64 = sent.values().sum();
+    println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
+    let started = Instant::now();
+    let supervisor = Supervisor::start(plans.clone(), generations.clone(), &settings, &pool, stop.clone());
+    let mut progress = Progress { supervisor: supervisor.map_err(Failure::failed)?, halts: BTreeMap::new() };
+    let applied = progress.wait(&pool, &plans, &generations, &sent, stop).await;
+    let seconds = started.elapsed().as_secs_f64();
+    if applied.is_ok() {
+        print_table(&pool, &plans, &settings, &sent, seconds, &progress.halts).await?;
+    }
+    if applied.is_ok() && !once && !stop.is_cancelled() {
+        let readers = connect::pool(postgres.options.clone(), settings.serve.max_connections, 5_000, true);
+        if let Some(listener) = listener {
+            print_queries(&listener);
+            // Readers that do not finish are cut when the runtime ends.
+            tokio::spawn(serve(listener, readers, settings.serve.clone(), stop.clone()));
+        }
+        stop.cancelled().await;
+        println!("stopping");
+    }
+    progress.supervisor.shut_down().await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
+    applied
+}
+
+struct Progress {
+    supervisor: Supervisor,
+    halts: BTreeMap<String, String>,
+}
+
+impl Progress {
+    /// Waits until every projection has applied every event of its topics.
+    async fn wait(
+        &mut self,
+        pool: &sqlx::PgPool,
+        plans: &[Plan],
+        generations: &[Generation],
+        sent: &BTreeMap<String, i64>,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut missing = Vec::new();
+            for (plan, generation) in plans.iter().zip(generations) {
+                let known = checkpoints(pool, generation).await.map_err(Failure::failed)?;
+                for (topic, count) in sent.iter().filter(|(topic, _)| plan.sources.iter().any(|s| s.topics.matches(topic))) {
+                    let applied: i64 = known.iter().filter(|(p, _)| p.topic == **topic).map(|(_, next)| next).sum();
+                    if applied < *count {
+                        missing.push(format!("{}: {applied} of {count} events of {topic}", plan.name));
+                    }
+                }
+            }
+            if missing.is_empty() || stop.is_cancelled() {
+                return Ok(());
+            }
+            if !self.halts.is_empty() || Instant::now() > deadline {
+                let halts = self.halts.iter().map(|(name, why)| format!("{name} stands still: {why}"));
+                let lines: Vec<String> = missing.into_iter().chain(halts).collect();
+                return Err(Failure::failed(format!("not everything was applied.\n  {}", lines.join("\n  "))));
+            }
+            tokio::select! {
+                Some(ended) = self.supervisor.next_ended() => {
+                    if let Some(halt) = ended.halt {
+                        self.halts.insert(ended.projection, halt.message);
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_millis(25)) => {}
+            }
+        }
+    }
+}
+
+async fn print_table(
+    pool: &sqlx::PgPool,
+    plans: &[Plan],
+    settings: &Settings,
+    sent: &BTreeMap<String, i64>,
+    seconds: f64,
+    halts: &BTreeMap<String, String>,
+) -> Outcome {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["projection", "events", "rows", "events/s", "errors"]);
+    for plan in plans {
+        let read = |topic: &&String| plan.sources.iter().any(|source| source.topics.matches(topic));
+        let events: i64 = sent.iter().filter(|(topic, _)| read(topic)).map(|(_, count)| count).sum();
+        let mut rows = 0;
+        for view in plan.tables.iter().filter(|table| table.served) {
+            rows += read::count(pool, &settings.serve.schema, &view.name).await.map_err(Failure::failed)?;
+        }
+        let rate = format!("{:.0}", events as f64 / seconds);
+        let errors = i32::from(halts.contains_key(&plan.name)).to_string();
+        table.add_row([plan.name.clone(), events.to_string(), rows.to_string(), rate, errors]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn print_queries(listener: &tokio::net::TcpListener) {
+    let Ok(address) = listener.local_addr() else { return };
+    println!("Endpoint   http://{address}\n\nAsk it:");
+    for query in [
+        "sales_by_hour?order=revenue.desc&limit=3",
+        "sales_by_product_day?select=product_name,quantity,revenue&order=revenue.desc",
+        "customer_directory?city=eq.Lisbon&tier=in.(silver,gold)&limit=3",
+    ] {
+        println!("  curl 'http://{address}/{query}'");
+    }
+    println!("\nCtrl-C stops everything.");
+}

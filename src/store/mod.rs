@@ -8,6 +8,7 @@ pub mod error;
 pub mod partitions;
 pub mod read;
 pub mod sql;
+pub mod status;
 pub mod tables;
 pub mod write;
 

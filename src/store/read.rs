@@ -150,3 +150,11 @@ pub async fn run(pool: &PgPool, sql: String, arguments: Vec<String>) -> Result<A
     let row = sqlx::query_with(vouched(sql), bound).fetch_one(pool).await?;
     Ok(Answer { json: row.try_get(0)?, rows: row.try_get(1)? })
 }
+
+/// How many rows a view has.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn count(pool: &PgPool, schema: &str, view: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(vouched(format!("SELECT count(*) FROM {}.{}", ident(schema), ident(view)))).fetch_one(pool).await
+}

@@ -1,0 +1,113 @@
+//! Benchmarks of the projector's binary against a real Kafka and a real Postgres.
+//!
+//! `bench/run` starts the services and calls this. What is measured, and how, is in `bench/README.md`.
+
+mod floor;
+mod fold;
+mod kafka;
+mod latency;
+mod orders;
+mod product;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Executor as _};
+
+pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures one workload; the last line of standard output is the result as JSON.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    #[command(flatten)]
+    services: Services,
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+#[derive(Debug, Subcommand)]
+enum Workload {
+    /// How fast a long history is folded, against what reading it and writing its rows cost at least.
+    Fold {
+        /// Events in all, five an order.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+    /// How long it takes from producing an event until a reader sees it.
+    Latency {
+        #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
+        events_per_s: u64,
+        /// Seconds to produce for, the warm-up included.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+}
+
+/// What `bench/run` has started and built.
+#[derive(Debug, Args)]
+pub struct Services {
+    /// Address of the Kafka broker, host:port.
+    #[arg(long)]
+    pub brokers: String,
+    /// Host of Postgres, or the folder with its socket. Its user and database are both named `projector`.
+    #[arg(long)]
+    pub postgres_host: String,
+    #[arg(long, default_value_t = 5432)]
+    pub postgres_port: u16,
+    /// The projector's binary.
+    #[arg(long)]
+    pub projector: PathBuf,
+    /// Folder for the projector's settings and its log.
+    #[arg(long)]
+    pub directory: PathBuf,
+}
+
+impl Services {
+    /// A connection of the harness's own.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&self.postgres_host)
+            .port(self.postgres_port)
+            .database("projector")
+            .username("projector")
+            .application_name("bench");
+        Ok(options.connect().await?)
+    }
+}
+
+/// Writes out what earlier steps left in memory, so that the next one does not pay for it.
+pub async fn settle(connection: &mut PgConnection) -> Result<()> {
+    connection.execute("CHECKPOINT").await?;
+    Ok(())
+}
+
+/// A measurement as it is reported: three decimals.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn main() -> ExitCode {
+    match measure(&Arguments::parse()) {
+        Ok(result) => {
+            println!("{result}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn measure(arguments: &Arguments) -> Result<Value> {
+    match arguments.workload {
+        Workload::Fold { events } => fold::run(&arguments.services, events).await,
+        Workload::Latency { events_per_s, seconds } => latency::run(&arguments.services, events_per_s, seconds).await,
+    }
+}

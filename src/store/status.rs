@@ -1,0 +1,100 @@
+//! What the catalog says of every projection.
+
+use sqlx::{PgPool, Row};
+
+use super::error::StoreError;
+use super::partitions::Halt;
+use crate::event::Place;
+
+/// A projection as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct ProjectionStatus {
+    pub projection: String,
+    pub generation: i32,
+    pub halt: Option<Halt>,
+    pub partitions: Vec<PartitionStatus>,
+    /// Topics that are read although their early history is gone, with the reason given.
+    pub truncated: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PartitionStatus {
+    pub topic: String,
+    pub partition: i32,
+    pub next_offset: i64,
+    pub events: i64,
+    /// Events a second; nothing when the last commit is long ago.
+    pub rate: f64,
+    /// Seconds since the record applied last was written to Kafka.
+    pub last_record_s: Option<f64>,
+    pub waiting: bool,
+}
+
+/// The live generations, by name.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreError> {
+    let generations = sqlx::query(
+        "SELECT g.id, g.projection, g.number, h.code, h.message, h.topic, h.partition, h.\"offset\"
+         FROM projector.generations g LEFT JOIN projector.halts h ON h.generation_id = g.id
+         WHERE g.state = 'live' ORDER BY g.projection",
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut projections = Vec::new();
+    for row in generations {
+        let id: i64 = row.try_get(0)?;
+        let code: Option<String> = row.try_get(3)?;
+        let halt = match code {
+            None => None,
+            Some(code) => {
+                let place = match (row.try_get(5)?, row.try_get(6)?, row.try_get(7)?) {
+                    (Some(topic), Some(partition), Some(offset)) => Some(Place { topic, partition, offset }),
+                    _ => None,
+                };
+                Some(Halt { code, message: row.try_get(4)?, place })
+            }
+        };
+        projections.push(ProjectionStatus {
+            projection: row.try_get(1)?,
+            generation: row.try_get(2)?,
+            halt,
+            partitions: partitions(pool, id).await?,
+            truncated: truncated(pool, id).await?,
+        });
+    }
+    Ok(projections)
+}
+
+async fn partitions(pool: &PgPool, generation: i64) -> Result<Vec<PartitionStatus>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT topic, partition, next_offset, events,
+                CASE WHEN committed_at > now() - interval '15 s' THEN rate ELSE 0 END,
+                extract(epoch FROM now() - last_time)::float8, waits_for IS NOT NULL
+         FROM projector.checkpoints WHERE generation_id = $1 ORDER BY topic, partition",
+    )
+    .bind(generation)
+    .fetch_all(pool)
+    .await?;
+    let status = |row: &sqlx::postgres::PgRow| {
+        Ok(PartitionStatus {
+            topic: row.try_get(0)?,
+            partition: row.try_get(1)?,
+            next_offset: row.try_get(2)?,
+            events: row.try_get(3)?,
+            rate: row.try_get(4)?,
+            last_record_s: row.try_get(5)?,
+            waiting: row.try_get(6)?,
+        })
+    };
+    rows.iter().map(status).collect()
+}
+
+async fn truncated(pool: &PgPool, generation: i64) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = sqlx::query("SELECT topic, truncated FROM projector.topics WHERE generation_id = $1 AND truncated IS NOT NULL")
+        .bind(generation)
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
