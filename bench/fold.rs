@@ -16,7 +16,7 @@ const STALL: Duration = Duration::from_secs(120);
 
 pub async fn run(services: &Services, events: u64) -> Result<Value> {
     let count = events / EVENTS_PER_ORDER;
-    if count == 0 || events % EVENTS_PER_ORDER != 0 {
+    if count == 0 || !events.is_multiple_of(EVENTS_PER_ORDER) {
         return Err(format!("an order has {EVENTS_PER_ORDER} events: {events} events do not come out even").into());
     }
     let mut connection = services.connect().await?;

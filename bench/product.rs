@@ -118,6 +118,7 @@ impl Product {
 
     /// Stops the projector as a service manager would, and repeats what its log complains of.
     pub async fn stop(mut self) -> Result<()> {
+        const COMPLAINTS: usize = 5;
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
         let deadline = Instant::now() + STOP_PATIENCE;
         let status = loop {
@@ -131,8 +132,12 @@ impl Product {
             return Err(self.failure(&format!("the projector did not stop cleanly, {status}")));
         }
         let log = std::fs::read_to_string(&self.log)?;
-        for line in log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR ")) {
-            eprintln!("bench: the projector's log: {line}");
+        let complaints: Vec<&str> = log.lines().filter(|l| l.contains(" WARN ") || l.contains("ERROR ")).collect();
+        if !complaints.is_empty() {
+            eprintln!("bench: the projector's log has {} complaints, such as:", complaints.len());
+        }
+        for line in complaints.iter().take(COMPLAINTS) {
+            eprintln!("bench:   {line}");
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::demo::story;
 use crate::pipeline::Supervisor;
 use crate::plan::Plan;
 use crate::serve::serve;
+use crate::source::Admin;
 use crate::store::commit::checkpoints;
 use crate::store::{Generation, catalog, connect, read};
 
@@ -68,8 +69,9 @@ async fn on(
     let events: i64 = sent.values().sum();
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
-    let supervisor = Supervisor::start(plans.clone(), generations.clone(), &settings, &pool, stop.clone());
-    let mut progress = Progress { supervisor: supervisor.map_err(Failure::failed)?, halts: BTreeMap::new() };
+    let supervisor = 
+        Supervisor::start(plans.clone(), generations.clone(), &settings, &pool, Admin::InProcess, stop.clone());
+    let mut progress = Progress { supervisor, halts: BTreeMap::new() };
     let applied = progress.wait(&pool, &plans, &generations, &sent, stop).await;
     let seconds = started.elapsed().as_secs_f64();
     if applied.is_ok() {

@@ -10,6 +10,7 @@ use crate::config::{Settings, password};
 use crate::pipeline::{Outage, Supervisor};
 use crate::plan::Plan;
 use crate::serve::serve;
+use crate::source::Admin;
 use crate::store::error::StoreError;
 use crate::store::{Generation, catalog, connect};
 
@@ -38,8 +39,8 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
     let Some(generations) = prepare(&pool, &plans, settings, apply, &stop).await? else { return Ok(()) };
     let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
     tracing::info!("folding {} with {} lanes each", names.join(", "), settings.fold.lanes);
-    let mut supervisor =
-        Supervisor::start(plans, generations, settings, &pool, stop.clone()).map_err(Failure::refused)?;
+    let admin = Admin::new(&settings.kafka).map_err(Failure::refused)?;
+    let mut supervisor = Supervisor::start(plans, generations, settings, &pool, admin, stop.clone());
     let server = listener.map(|listener| {
         if let Ok(address) = listener.local_addr() {
             tracing::info!("serving the schema {} on http://{address}", settings.serve.schema);

@@ -6,7 +6,7 @@ use super::Running;
 use super::lane::{End, Owned};
 use crate::checkpoint::Partition;
 use crate::plan::{Source, Start};
-use crate::source::{Consumer, begin, resume, topic_facts};
+use crate::source::{Consumer, begin, resume};
 use crate::store::partitions::{self, Checkpoint};
 
 /// Loads or makes the checkpoints of newly assigned partitions.
@@ -47,7 +47,7 @@ fn know_topic(
     topic: &str,
 ) -> Result<BTreeMap<i32, Checkpoint>, End> {
     let (pool, generation) = (&running.pool, &running.generation);
-    let facts = topic_facts(runtime, &running.admin.0, topic);
+    let facts = running.admin.topic_facts(runtime, topic)?;
     let mut known = runtime.block_on(partitions::of_topic(pool, generation, topic))?;
     let mut truncated = None;
     if known.is_empty() {

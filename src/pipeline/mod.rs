@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::plan::Plan;
+use crate::source::Admin;
 use crate::store::Generation;
 
 pub use outage::Outage;
@@ -26,13 +27,4 @@ pub struct Running {
     pub settings: Settings,
     pub pool: sqlx::PgPool,
     pub admin: Arc<Admin>,
-}
-
-/// The client for questions to the cluster, shared by all lanes of a process.
-pub struct Admin(pub rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext>);
-
-impl std::fmt::Debug for Admin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Admin")
-    }
 }

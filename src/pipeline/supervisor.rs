@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{End, Lane};
-use super::{Admin, Outage, Running};
+use super::{Outage, Running};
 use crate::config::Settings;
 use crate::plan::Plan;
-use crate::source::{SourceError, client_config};
+use crate::source::Admin;
 use crate::store::Generation;
 use crate::store::partitions::{Halt, halt, unhalt};
 
@@ -33,17 +33,15 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Starts the lanes of every projection.
-    ///
-    /// # Errors
-    /// When the settings do not make a Kafka client.
     pub fn start(
         plans: Vec<Plan>,
         generations: Vec<Generation>,
         settings: &Settings,
         pool: &sqlx::PgPool,
+        admin: Admin,
         stop: CancellationToken,
-    ) -> Result<Supervisor, SourceError> {
-        let admin: Arc<Admin> = Arc::new(Admin(client_config(&settings.kafka)?.create()?));
+    ) -> Supervisor {
+        let admin = Arc::new(admin);
         let (sender, ended) = mpsc::channel(plans.len().max(1));
         let mut tasks = Vec::new();
         for (plan, generation) in plans.into_iter().zip(generations) {
@@ -58,7 +56,7 @@ impl Supervisor {
         }
         // The lanes' own patience is shutdown_s; leaving the group takes a moment more.
         let patience = Duration::from_secs(settings.shutdown_s + 3);
-        Ok(Supervisor { stop, ended, tasks, patience })
+        Supervisor { stop, ended, tasks, patience }
     }
 
     /// The next projection that ended; `None` when all have.

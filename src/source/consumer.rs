@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -82,6 +83,8 @@ struct Context {
     group_events: Mutex<VecDeque<GroupEvent>>,
     watched: Mutex<Option<HashMap<Partition, Watched>>>,
     complaint: Mutex<Option<(String, Instant)>>,
+    /// Nobody asks for group events any more: leaving is answered at once.
+    leaving: AtomicBool,
 }
 
 impl Context {
@@ -115,8 +118,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
+        match (&error, error.rdkafka_error_code()) {
+            (KafkaError::PartitionEOF(_), _) => {}
+            (_, Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
             _ => self.complain(reason.to_string()),
         }
     }
@@ -143,6 +147,11 @@ struct PartitionStatistics {
 impl ConsumerContext for Context {
     /// Only notes what is asked for: the lane answers when it has committed or loaded what it must.
     fn rebalance(&self, consumer: &BaseConsumer<Context>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.leaving.load(Ordering::SeqCst) {
+            // A failure means that there is nothing left to give back.
+            let _ = consumer.incremental_unassign(list);
+            return;
+        }
         let partitions = partitions_of(list);
         let event = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             GroupEvent::Assigned(partitions)
@@ -195,6 +204,19 @@ impl Consumer {
             }
         }
         Ok(Consumer { inner: config.create_with_context(Context::default())? })
+    }
+
+    /// Answers what the group has asked for and nobody has heard, so that closing does not wait for it.
+    fn answer_all(&self) {
+        while let Some(event) = self.group_event() {
+            let answered = match event {
+                GroupEvent::Assigned(partitions) => self.assign(partitions.iter().map(|p| (p, 0))),
+                GroupEvent::Revoked { partitions, .. } => self.unassign(&partitions),
+            };
+            if let Err(error) = answered {
+                tracing::debug!("leaving the group: {error}");
+            }
+        }
     }
 
     /// # Errors
@@ -308,5 +330,13 @@ impl Consumer {
         {
             tracing::debug!("group offsets were not committed: {error}");
         }
+    }
+}
+
+impl Drop for Consumer {
+    /// Leaves the group at once, so that others need not wait for the session to time out.
+    fn drop(&mut self) {
+        self.context().leaving.store(true, Ordering::SeqCst);
+        self.answer_all();
     }
 }

@@ -6,7 +6,7 @@ mod topic_id;
 
 pub use consumer::{Consumer, GroupEvent, Polled, Watched, client_config};
 pub use gaps::{Begin, Gap, Offsets, begin, resume};
-pub use topic_id::{TopicFacts, topic_facts};
+pub use topic_id::{Admin, TopicFacts};
 
 /// Kafka cannot be asked right now, or at all.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaError;
 use rdkafka_sys as sys;
 use tokio::runtime::Handle;
+
+use super::{SourceError, client_config};
+use crate::config::Kafka;
 
 /// What is known of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,19 +23,41 @@ pub struct TopicFacts {
     pub compacted: bool,
 }
 
-/// Asks the cluster about a topic. Blocks for up to 20 seconds; what is not told in that time is not known.
-pub fn topic_facts(runtime: &Handle, admin: &AdminClient<DefaultClientContext>, topic: &str) -> TopicFacts {
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
-    let resources = runtime.block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options));
-    // A cluster that does not tell the configuration (the in-process one of the demo) is taken at its word that
-    // nothing was deleted: the offsets still show truncation.
-    let compacted = match resources {
-        Ok(resources) => resources.iter().flatten().any(|resource| {
+/// Whom to ask about topics.
+pub enum Admin {
+    Cluster(AdminClient<DefaultClientContext>),
+    /// The demo's cluster does not answer such questions; its topics are new and whole.
+    InProcess,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admin")
+    }
+}
+
+impl Admin {
+    /// A client for questions to the cluster of the settings.
+    ///
+    /// # Errors
+    /// When the settings make no client.
+    pub fn new(settings: &Kafka) -> Result<Admin, SourceError> {
+        Ok(Admin::Cluster(client_config(settings)?.create()?))
+    }
+
+    /// Asks about a topic. Blocks for up to 20 seconds. What the user may not see is taken as not so.
+    ///
+    /// # Errors
+    /// When the cluster does not answer in time.
+    pub fn topic_facts(&self, runtime: &Handle, topic: &str) -> Result<TopicFacts, KafkaError> {
+        let Admin::Cluster(client) = self else { return Ok(TopicFacts { id: None, compacted: false }) };
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+        let resources = runtime.block_on(client.describe_configs(&[ResourceSpecifier::Topic(topic)], &options))?;
+        let compacted = resources.iter().flatten().any(|resource| {
             resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).is_some_and(|v| v.contains("compact"))
-        }),
-        Err(_) => false,
-    };
-    TopicFacts { id: describe(admin, topic), compacted }
+        });
+        Ok(TopicFacts { id: describe(client, topic), compacted })
+    }
 }
 
 fn describe(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Option<String> {

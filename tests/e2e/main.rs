@@ -1,0 +1,12 @@
+//! The built binary against a real Kafka and a real Postgres. `scripts/test` starts them.
+//!
+//! Every promise has a scenario that tries to break it and returns what it found wrong. A test runs the scenario as it
+//! is, which must find nothing, and with the promise's sabotage switch on, which must find something.
+
+mod bad_input;
+mod endpoint;
+mod exactly_once;
+mod history;
+mod proxy;
+mod rows;
+mod world;
