@@ -15,7 +15,9 @@ pub fn apply(common: &Common, recreate: &[String]) -> Outcome {
     }
     runtime()?.block_on(async {
         let pool = pool(&settings)?;
-        let applied = apply_all(&pool, &plans, recreate, &settings).await.map_err(Failure::failed)?;
+        let applied = apply_all(&pool, &plans, recreate, &settings).await.map_err(|error| {
+            if error.is_transient() { Failure::failed(error) } else { Failure::refused(error) }
+        })?;
         for (name, applied) in applied {
             println!("{name}: {}", describe(&applied));
         }

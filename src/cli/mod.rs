@@ -124,7 +124,16 @@ type Outcome = Result<(), Failure>;
 
 /// Reads the arguments and does what they say.
 pub fn main() -> ExitCode {
-    let outcome = match Arguments::parse().verb {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { REFUSED } else { 0 };
+            // Nobody to tell when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let outcome = match arguments.verb {
         Verb::Run { common, apply } => run::run(&common, apply),
         Verb::Demo { once, projections, listen } => demo::demo(once, &projections, &listen),
         Verb::Validate { path, format, schema } => validate::validate(&path, format, schema),

@@ -23,7 +23,7 @@ pub type RowPatches = SmallVec<[RowPatch; 2]>;
 
 /// Why an event cannot be applied, and which line of the projection says so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message} ({at}) [{code}]")]
+#[error("{message} ({at})")]
 pub struct Unapplied {
     pub code: &'static str,
     pub message: String,

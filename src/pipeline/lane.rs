@@ -1,6 +1,6 @@
 //! A lane: one ordered worker over some partitions of one projection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::decode::decode;
 use crate::event::{Place, Record};
 use crate::fold::{Unapplied, fold};
 use crate::proof::{self, Sabotage};
-use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
+use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError, Watched};
 use crate::store::StoreError;
 use crate::store::commit::checkpoints;
 use crate::store::partitions::Halt;
@@ -96,6 +96,8 @@ pub struct Lane {
     opened: Option<Instant>,
     in_flight: Option<Receiver<Outcome>>,
     limit: Limit,
+    /// Statistics that are still to be acted on, and how many polls have waited in vain since they came.
+    ends: Option<(HashMap<Partition, Watched>, u32)>,
     topics: Vec<String>,
     topics_checked: Instant,
     waits_checked: Instant,
@@ -125,6 +127,7 @@ impl Lane {
             opened: None,
             in_flight: None,
             limit: Limit::None,
+            ends: None,
             topics: Vec::new(),
             topics_checked: now,
             waits_checked: now,
@@ -161,10 +164,9 @@ impl Lane {
             if self.waits_checked.elapsed() > WAITS_EVERY {
                 self.end_waits()?;
             }
-            let idle = self.fetch()?;
-            if idle {
-                self.follow_ends();
-            }
+            let wait = self.patience();
+            let idle = self.fetch(wait)?;
+            self.follow_ends(idle && !wait.is_zero());
             if self.is_due(idle) {
                 self.seal()?;
             }
@@ -201,7 +203,8 @@ impl Lane {
                 let waiting = taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
                 self.consumer.pause(waiting)?;
                 self.owned.extend(taken);
-                tracing::debug!("{}: owns {:?}", self.running.plan.name, self.owned.keys().collect::<Vec<_>>());
+                let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
+                tracing::info!("{}: a lane owns {}", self.running.plan.name, names.join(", "));
             }
             GroupEvent::Revoked { partitions, lost } => {
                 if !lost {
@@ -217,13 +220,17 @@ impl Lane {
         Ok(())
     }
 
-    /// Polls once and folds what came. True when nothing was there.
-    fn fetch(&mut self) -> Result<bool, End> {
-        let wait = match (&self.in_flight, self.opened) {
+    /// How long to wait for a message: a batch that could be committed now is not kept waiting.
+    fn patience(&self) -> Duration {
+        match (&self.in_flight, self.opened) {
             (None, Some(_)) => Duration::ZERO,
             (Some(_), _) => Duration::from_millis(1),
             (None, None) => Duration::from_millis(50),
-        };
+        }
+    }
+
+    /// Polls once and folds what came. True when nothing was there.
+    fn fetch(&mut self, wait: Duration) -> Result<bool, End> {
         match self.consumer.poll(wait) {
             Polled::Message(message) => {
                 let partition = Partition::new(message.topic(), message.partition());
@@ -284,20 +291,30 @@ impl Lane {
     }
 
     /// Learns of ends from the statistics. Offsets before an end that was reached, with nothing left in the queue, belong
-    /// to transaction markers: they are passed.
-    fn follow_ends(&mut self) {
-        let Some(watched) = self.consumer.watched() else { return };
-        // Statistics overtake messages in the queue; only an empty queue proves that nothing is before the end.
-        let proven = matches!(self.consumer.poll(Duration::ZERO), Polled::Nothing);
+    /// to transaction markers: they are passed. Statistics overtake messages in the queue, so only polls that waited in
+    /// vain after they came prove that nothing is before the end.
+    fn follow_ends(&mut self, waited_in_vain: bool) {
+        const PROOF: u32 = 2;
+        if let Some(watched) = self.consumer.watched() {
+            for (partition, owned) in &mut self.owned {
+                owned.high = watched.get(partition).map_or(owned.high, |seen| owned.high.max(seen.high));
+            }
+            self.ends = Some((watched, 0));
+        }
+        let Some((watched, vain_polls)) = &mut self.ends else { return };
+        *vain_polls = if waited_in_vain { *vain_polls + 1 } else { 0 };
+        if *vain_polls < PROOF {
+            return;
+        }
         for (partition, owned) in &mut self.owned {
-            let Some(seen) = watched.get(partition) else { continue };
-            owned.high = owned.high.max(seen.high);
-            if proven && seen.end_reached > owned.next && owned.waits_for.is_empty() {
-                self.batch.progress.skip(partition, owned.next, seen.end_reached);
-                owned.next = seen.end_reached;
+            let end = watched.get(partition).map_or(-1, |seen| seen.end_reached);
+            if end > owned.next && owned.waits_for.is_empty() {
+                self.batch.progress.skip(partition, owned.next, end);
+                owned.next = end;
                 self.opened.get_or_insert_with(Instant::now);
             }
         }
+        self.ends = None;
     }
 
     fn end_waits(&mut self) -> Result<(), End> {
@@ -450,6 +467,7 @@ impl Lane {
     fn reload(&mut self, why: &str) -> Result<(), End> {
         tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name);
         self.in_flight = None;
+        self.ends = None;
         self.batch = Batch::new(&self.running.plan);
         self.opened = None;
         let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;

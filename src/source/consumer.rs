@@ -36,9 +36,9 @@ pub fn client_config(settings: &Kafka) -> Result<ClientConfig, SourceError> {
             config.set("sasl.password", password.expose_secret());
         }
     }
-    if let Some(ca_file) = &settings.ca_file {
-        config.set("ssl.ca.location", ca_file.to_string_lossy());
-    }
+    // The OpenSSL inside has no idea where this system keeps its certificates; `probe` looks for them.
+    let ca_file = settings.ca_file.as_ref().map_or("probe".into(), |file| file.to_string_lossy());
+    config.set("ssl.ca.location", ca_file);
     for (name, value) in &settings.properties {
         config.set(name, value);
     }
@@ -187,6 +187,9 @@ impl Consumer {
             ("enable.auto.commit", "false".into()),
             ("enable.auto.offset.store", "false".into()),
             ("auto.offset.reset", "error".into()),
+            // A process that dies is replaced after this long; librdkafka's heartbeats do not depend on our pace.
+            ("session.timeout.ms", "10000".into()),
+            ("heartbeat.interval.ms", "2000".into()),
             ("isolation.level", "read_committed".into()),
             ("enable.partition.eof", "true".into()),
             ("statistics.interval.ms", "500".into()),

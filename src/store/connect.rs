@@ -57,7 +57,8 @@ pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64, rea
         })
         // A begin() that was cancelled leaves its connection inside a transaction.
         .after_release(|connection, _| {
-            Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) })
+            // One that does not even take this is not kept.
+            Box::pin(async move { Ok(connection.execute("ROLLBACK").await.is_ok()) })
         })
         .connect_lazy_with(options.disable_statement_logging().extra_float_digits(None))
 }
@@ -71,8 +72,9 @@ pub async fn check_server(pool: &PgPool) -> Result<(), StoreError> {
     let probe = pool.connect_options().connect().await?;
     probe.close().await?;
     let mut first = pool.acquire().await?;
-    let row = sqlx::query("SELECT current_setting('server_version_num')::int / 10000, pg_backend_pid()")
-        .fetch_one(&mut *first)
+    // Not prepared: a pooler in transaction mode would already stumble there.
+    let row = first
+        .fetch_one(sqlx::raw_sql("SELECT current_setting('server_version_num')::int / 10000, pg_backend_pid()"))
         .await?;
     let version: i32 = row.try_get(0)?;
     if version < OLDEST_POSTGRES {
@@ -83,7 +85,7 @@ pub async fn check_server(pool: &PgPool) -> Result<(), StoreError> {
     // Two sessions at once have two backends, unless a pooler lends the same one to both between transactions.
     let mut second = pool.acquire().await?;
     let mine: i32 = row.try_get(1)?;
-    let theirs: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *second).await?;
+    let theirs: i32 = second.fetch_one(sqlx::raw_sql("SELECT pg_backend_pid()")).await?.try_get(0)?;
     if mine == theirs {
         return Err(StoreError::Catalog(
             "a pooler in transaction mode stands before Postgres: session settings and prepared statements would be \

@@ -13,10 +13,10 @@ pub enum StoreError {
     #[error("another process has moved the checkpoint of {partitions}")]
     Superseded { partitions: String },
     /// Postgres refuses the data of some row.
-    #[error("Postgres refuses the data: {0}")]
+    #[error("Postgres refuses the data: {}", told(.0))]
     Data(#[source] sqlx::Error),
     /// A person has to do something.
-    #[error("{what}: {cause}. {cure}")]
+    #[error("{what}: {}. {cure}", told(cause))]
     Refused { what: &'static str, cure: &'static str, #[source] cause: sqlx::Error },
     /// The answer to a COMMIT was lost; whether it happened is in the checkpoint.
     #[error("the answer to a COMMIT was lost: {0}")]
@@ -25,6 +25,14 @@ pub enum StoreError {
     Catalog(String),
     #[error("the catalog cannot be migrated: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+/// What Postgres says, without the line of its own source; else the error as it is.
+fn told(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(database) => database.message().to_string(),
+        None => error.to_string(),
+    }
 }
 
 impl StoreError {
@@ -70,6 +78,11 @@ fn classify(code: &str, cause: sqlx::Error) -> StoreError {
         "42501" => refused(
             "the Postgres user lacks a right",
             "grant it; docs/operating.md lists the rights that the projector needs",
+            cause,
+        ),
+        "2BP01" => refused(
+            "something that a person made stands on a view that would have to go",
+            "drop it first and make it again afterwards; the cause names it",
             cause,
         ),
         "42P01" | "3F000" | "42703" => refused(

@@ -38,7 +38,7 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
     let mut statements = vec![format!("CREATE SCHEMA {}", ident(schema))];
     let columns = || plan.tables.iter().flat_map(|t| t.key.iter().chain(&t.columns).map(move |c| (t, c)));
     if columns().any(|(_, column)| column.shape.type_.scalar == Scalar::Citext) {
-        statements.push("CREATE EXTENSION IF NOT EXISTS citext".into());
+        statements.push("CREATE EXTENSION IF NOT EXISTS citext SCHEMA public".into());
     }
     for (table, column) in columns() {
         if let Scalar::Enum(labels) = &column.shape.type_.scalar {

@@ -120,7 +120,9 @@ fn killed_at(failpoint: &str, sabotage: &str) -> Result<(), String> {
     world.apply();
     for times in ["1", "3", "2"] {
         let chosen = format!("{failpoint}:{times}");
-        let mut daemon = world.start(&[SMALL, ("PROJECTOR_FAILPOINT", &chosen), ("PROJECTOR_SABOTAGE", sabotage)]);
+        // A group of its own each time: the dead one's session need not end first, and nothing rests on the group.
+        let group = ("PROJECTOR__KAFKA__GROUP_PREFIX", &*format!("{}-{times}", world.name));
+        let mut daemon = world.start(&[SMALL, group, ("PROJECTOR_FAILPOINT", &chosen), ("PROJECTOR_SABOTAGE", sabotage)]);
         // It dies where it is told to, unless everything was applied before.
         let applied = world.try_wait("dying", || match daemon_state(&daemon) {
             State::Dead => Ok(()),
@@ -168,7 +170,8 @@ fn killed_at_random_under_load() {
     let mut dice = Dice(99);
     world.apply();
     for round in 0..6 {
-        let mut daemon = world.start(&[SMALL]);
+        let group = ("PROJECTOR__KAFKA__GROUP_PREFIX", &*format!("{}-{}", world.name, round % 2));
+        let mut daemon = world.start(&[SMALL, group]);
         world.send("events", &tally.more(round * 5_000, 5_000));
         // The moment of death is what is random here, not a wait for anything.
         std::thread::sleep(Duration::from_millis(200 + dice.roll(1_500)));
@@ -185,6 +188,9 @@ fn two_owners(sabotage: &str) -> Result<(), String> {
     world.apply();
     let one = world.start(&[SMALL, ("PROJECTOR__KAFKA__GROUP_PREFIX", "one"), ("PROJECTOR_SABOTAGE", sabotage)]);
     let two = world.start(&[SMALL, ("PROJECTOR__KAFKA__GROUP_PREFIX", "two"), ("PROJECTOR_SABOTAGE", sabotage)]);
+    for owner in [&one, &two] {
+        world.try_wait("owning partitions", || if owner.log().contains("owns") { Ok(()) } else { Err(owner.log()) })?;
+    }
     for round in 0..10 {
         world.send("events", &tally.more(round * 2_000, 2_000));
     }
@@ -231,7 +237,7 @@ fn cut_connections_to_postgres_lose_nothing() {
         world.send("events", &tally.more(round * 3_000, 3_000));
         world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'projector'");
     }
-    settle(&world, &tally).unwrap();
+    settle(&world, &tally).unwrap_or_else(|wrong| panic!("{wrong}; {}", daemon.log()));
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }
 
@@ -242,7 +248,7 @@ fn lost_commit(sabotage: &str) -> Result<(), String> {
     world.apply();
     let proxy = Proxy::start(world.postgres_port);
     let port = proxy.port.to_string();
-    let daemon = world.start(&[SMALL, ("PROJECTOR__POSTGRES__PORT", &port), ("PROJECTOR_SABOTAGE", sabotage)]);
+    let daemon = world.start_applied(&[SMALL, ("PROJECTOR__POSTGRES__PORT", &port), ("PROJECTOR_SABOTAGE", sabotage)]);
     for round in 0..8 {
         proxy.lose_next_commit();
         world.send("events", &tally.more(round * 2_000, 2_000));

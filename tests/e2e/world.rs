@@ -146,9 +146,18 @@ impl World {
 
     /// Starts a daemon; each has a log of its own.
     pub fn start(&self, environment: &[(&str, &str)]) -> Daemon {
+        self.start_verb(&["run", "--apply"], environment)
+    }
+
+    /// The same, without applying: all that it commits are batches.
+    pub fn start_applied(&self, environment: &[(&str, &str)]) -> Daemon {
+        self.start_verb(&["run"], environment)
+    }
+
+    fn start_verb(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let log = self.directory.path().join(format!("daemon-{}.log", NEXT.fetch_add(1, Ordering::SeqCst)));
-        let mut command = self.command(&["run", "--apply"]);
+        let mut command = self.command(arguments);
         command.envs(environment.iter().copied());
         let child = command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
         Daemon { child, log }
