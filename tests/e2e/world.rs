@@ -210,6 +210,12 @@ impl World {
         partitions.map(|p| (p, consumer.fetch_watermarks(&topic, p, PATIENCE).unwrap().1)).collect()
     }
 
+    pub fn has_topic(&self, short: &str) -> bool {
+        let topic = self.topic(short);
+        let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        consumer.fetch_metadata(None, PATIENCE).unwrap().topics().iter().any(|known| known.name() == topic)
+    }
+
     /// Waits until a topic is applied to its end.
     pub fn try_applied(&self, projection: &str, short: &str) -> Result<(), String> {
         let end: i64 = self.ends(short).values().sum();
@@ -242,9 +248,6 @@ impl World {
         self.query(&sql).remove(0)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
 }
 
 impl Drop for World {
