@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -53,7 +53,10 @@ impl Paths {
     }
 
     /// A seed that fills `slots` while another deserializer is at the document.
-    pub fn seed<'p, 's, 'a>(&'p self, slots: &'s mut Slots<'a>) -> impl DeserializeSeed<'a, Value = ()> + use<'p, 's, 'a> {
+    pub fn seed<'p, 's, 'a>(
+        &'p self,
+        slots: &'s mut Slots<'a>,
+    ) -> impl DeserializeSeed<'a, Value = ()> + use<'p, 's, 'a> {
         StepSeed { step: &self.root, slots }
     }
 

@@ -102,7 +102,8 @@ impl Patch {
 
     /// Bytes the patch takes in memory, about.
     pub fn size(&self) -> usize {
-        size_of::<Patch>() + self.changes.iter().map(|(_, c)| size_of::<(u16, Change)>() + c.value().heap_bytes()).sum::<usize>()
+        size_of::<Patch>()
+            + self.changes.iter().map(|(_, c)| size_of::<(u16, Change)>() + c.value().heap_bytes()).sum::<usize>()
     }
 }
 

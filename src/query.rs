@@ -29,7 +29,10 @@ pub enum Test {
     In(Vec<String>),
     Is(Is),
     /// `*` stands for any text.
-    Like { pattern: String, ignore_case: bool },
+    Like {
+        pattern: String,
+        ignore_case: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +226,18 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_read() {
-        for bad in ["a=b", "a=eqq.1", "limit=x", "order=", "order=a.down", "a=in.1", "a=in.(\"x)", "a=is.maybe", "select=a,,b", "a=eq.%ff"] {
+        for bad in [
+            "a=b",
+            "a=eqq.1",
+            "limit=x",
+            "order=",
+            "order=a.down",
+            "a=in.1",
+            "a=in.(\"x)",
+            "a=is.maybe",
+            "select=a,,b",
+            "a=eq.%ff",
+        ] {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }
     }

@@ -71,9 +71,7 @@ impl Value {
         match self {
             Value::Text(text) | Value::Digits(text) if text.is_heap_allocated() => text.len() + 16,
             Value::Json(raw) => raw.len() + 16,
-            Value::List(items) => {
-                items.len() * size_of::<Value>() + items.iter().map(Value::heap_bytes).sum::<usize>()
-            }
+            Value::List(items) => items.len() * size_of::<Value>() + items.iter().map(Value::heap_bytes).sum::<usize>(),
             _ => 0,
         }
     }

@@ -11,13 +11,16 @@ pub fn apply(common: &Common, recreate: &[String]) -> Outcome {
     let settings = common.settings()?;
     let plans = plans(&settings.projections)?;
     if let Some(unknown) = recreate.iter().find(|name| !plans.iter().any(|plan| plan.name == **name)) {
-        return Err(Failure::refused(format!("there is no projection `{unknown}` in {}", settings.projections.display())));
+        return Err(Failure::refused(format!(
+            "there is no projection `{unknown}` in {}",
+            settings.projections.display()
+        )));
     }
     runtime()?.block_on(async {
         let pool = pool(&settings)?;
-        let applied = apply_all(&pool, &plans, recreate, &settings).await.map_err(|error| {
-            if error.is_transient() { Failure::failed(error) } else { Failure::refused(error) }
-        })?;
+        let applied = apply_all(&pool, &plans, recreate, &settings)
+            .await
+            .map_err(|error| if error.is_transient() { Failure::failed(error) } else { Failure::refused(error) })?;
         for (name, applied) in applied {
             println!("{name}: {}", describe(&applied));
         }

@@ -69,7 +69,7 @@ async fn on(
     let events: i64 = sent.values().sum();
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
-    let supervisor = 
+    let supervisor =
         Supervisor::start(plans.clone(), generations.clone(), &settings, &pool, Admin::InProcess, stop.clone());
     let mut progress = Progress { supervisor, halts: BTreeMap::new() };
     let applied = progress.wait(&pool, &plans, &generations, &sent, stop).await;
@@ -112,7 +112,9 @@ impl Progress {
             let mut missing = Vec::new();
             for (plan, generation) in plans.iter().zip(generations) {
                 let known = checkpoints(pool, generation).await.map_err(Failure::failed)?;
-                for (topic, count) in sent.iter().filter(|(topic, _)| plan.sources.iter().any(|s| s.topics.matches(topic))) {
+                for (topic, count) in
+                    sent.iter().filter(|(topic, _)| plan.sources.iter().any(|s| s.topics.matches(topic)))
+                {
                     let applied: i64 = known.iter().filter(|(p, _)| p.topic == **topic).map(|(_, next)| next).sum();
                     if applied < *count {
                         missing.push(format!("{}: {applied} of {count} events of {topic}", plan.name));

@@ -212,3 +212,16 @@ async fn stop_signal() {
         _ => std::future::pending().await,
     }
 }
+
+/// The command line's reference, as Markdown.
+pub fn reference() -> String {
+    use clap::CommandFactory;
+    let mut command = Arguments::command().term_width(100);
+    command.build();
+    let mut text = String::from("# Command line\n\nGenerated from the code.\n");
+    for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
+        let help = verb.render_long_help();
+        text += &format!("\n## projector {}\n\n```text\n{help}```\n", verb.get_name());
+    }
+    text
+}

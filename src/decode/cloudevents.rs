@@ -25,7 +25,10 @@ pub(super) fn decode<'a>(source: &Source, record: &'a Record<'a>) -> Result<Even
     let structured = content_type.is_some_and(|content| content.starts_with("application/cloudevents"));
     if structured && !content_type.is_some_and(|content| content.starts_with("application/cloudevents+json")) {
         let content = content_type.unwrap_or_default();
-        return Err(undecodable(format!("the content type {} is not supported; application/cloudevents+json is", show(content))));
+        return Err(undecodable(format!(
+            "the content type {} is not supported; application/cloudevents+json is",
+            show(content)
+        )));
     }
     let binary = !structured && record.header("ce_specversion").is_some();
     match record.payload {
@@ -43,7 +46,9 @@ fn binary<'a>(source: &Source, record: &'a Record<'a>, content_type: Option<&str
     let version = attribute("ce_specversion")?.unwrap_or_default();
     check_version(version)?;
     let required = |name: &'static str| {
-        attribute(name)?.filter(|value| !value.is_empty()).ok_or_else(|| undecodable(format!("the header {name} is missing")))
+        attribute(name)?
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| undecodable(format!("the header {name} is missing")))
     };
     required("ce_source")?;
     let mut event = empty(source, record, required("ce_type")?);

@@ -20,9 +20,7 @@ pub(super) fn decode<'a>(source: &Source, record: &'a Record<'a>) -> Result<Even
 pub(super) fn event_type(expr: &Expr, event: &Event<'_>) -> Result<String, Failure> {
     match expr.eval(&Env { event, elements: &[] }) {
         Ok(Value::Text(text)) => Ok(text.to_string()),
-        Ok(other) => {
-            Err(undecodable(format!("the event type ({}) is {}, a text is needed", expr.text, other.kind())))
-        }
+        Ok(other) => Err(undecodable(format!("the event type ({}) is {}, a text is needed", expr.text, other.kind()))),
         Err(failure) => Err(undecodable(format!("the event type cannot be read: {}", failure.message))),
     }
 }

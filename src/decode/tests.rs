@@ -26,8 +26,7 @@ fn decoded(payload: Option<&[u8]>, headers: &[(&str, &str)]) -> Result<(String, 
     Ok((event.type_.to_string(), first))
 }
 
-const CE: &[(&str, &str)] =
-    &[("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "/s"), ("ce_type", "A")];
+const CE: &[(&str, &str)] = &[("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "/s"), ("ce_type", "A")];
 
 #[test]
 fn structured_and_binary_say_the_same() {

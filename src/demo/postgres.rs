@@ -50,8 +50,9 @@ impl DemoPostgres {
     }
 
     async fn on_server(url: &str) -> Result<DemoPostgres, DemoError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| DemoError::new("DATABASE_URL is not a Postgres address such as postgres://user@host/database"))?;
+        let options = PgConnectOptions::from_str(url).map_err(|_| {
+            DemoError::new("DATABASE_URL is not a Postgres address such as postgres://user@host/database")
+        })?;
         let failed = |error: sqlx::Error| {
             let cure = "the demo makes a database of its own there, so the user needs CREATEDB";
             DemoError::new(format!("the server of DATABASE_URL cannot be used: {error} ({cure})"))
@@ -73,8 +74,9 @@ impl DemoPostgres {
         let owner = unprivileged_owner()?;
         let data = directory.path().join("data");
         if let Some(owner) = &owner {
-            chown(directory.path(), Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
-                .map_err(|error| DemoError::new(format!("the demo's folder cannot be given to {}: {error}", owner.name)))?;
+            chown(directory.path(), Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).map_err(|error| {
+                DemoError::new(format!("the demo's folder cannot be given to {}: {error}", owner.name))
+            })?;
         }
         let mut initdb = command(binaries, "initdb", owner.as_ref());
         initdb.arg("-D").arg(&data).args(["-A", "trust", "-U", "projector", "-E", "UTF8", "--no-locale", "--no-sync"]);
@@ -83,7 +85,8 @@ impl DemoPostgres {
             return Err(DemoError::new(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr).trim())));
         }
         let log = directory.path().join("server.log");
-        let log_file = std::fs::File::create(&log).map_err(|error| DemoError::new(format!("no server log: {error}")))?;
+        let log_file =
+            std::fs::File::create(&log).map_err(|error| DemoError::new(format!("no server log: {error}")))?;
         let mut postgres = command(binaries, "postgres", owner.as_ref());
         postgres
             .arg("-D")
@@ -101,8 +104,11 @@ impl DemoPostgres {
             .username("projector")
             .database("postgres")
             .extra_float_digits(None);
-        let description =
-            format!("from {}; look into it with: psql -h {} -U projector postgres", binaries.display(), directory.path().display());
+        let description = format!(
+            "from {}; look into it with: psql -h {} -U projector postgres",
+            binaries.display(),
+            directory.path().display()
+        );
         let mut server = Server { process, _directory: directory };
         server.wait_until_ready(&options, &log).await?;
         Ok(DemoPostgres { options, description, server: Some(server) })
@@ -162,7 +168,9 @@ fn unprivileged_owner() -> Result<Option<User>, DemoError> {
     let known = |name: &str| User::from_name(name).ok().flatten().filter(|user| !user.uid.is_root());
     match known("postgres").or_else(|| known("nobody")) {
         Some(user) => Ok(Some(user)),
-        None => Err(DemoError::new("Postgres refuses to run as root, and there is no user postgres or nobody; run the demo as another user")),
+        None => Err(DemoError::new(
+            "Postgres refuses to run as root, and there is no user postgres or nobody; run the demo as another user",
+        )),
     }
 }
 
@@ -179,7 +187,9 @@ fn command(binaries: &Path, program: &str, owner: Option<&User>) -> Command {
 /// Server binaries of a supported version on this machine, the newest first.
 fn installed_binaries() -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
-    for (parent, below) in [("/usr/lib/postgresql", "bin"), ("/usr/lib64/postgresql", "bin"), ("/opt/homebrew/opt", "bin")] {
+    for (parent, below) in
+        [("/usr/lib/postgresql", "bin"), ("/usr/lib64/postgresql", "bin"), ("/opt/homebrew/opt", "bin")]
+    {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
         folders.extend(entries.map(|entry| entry.path().join(below)));
     }

@@ -61,7 +61,15 @@ pub fn day() -> Vec<Told> {
         if dice.roll(12) == 0 {
             told.push(event("shop", "shop.orders", "OrderCancelled", &id, told.len(), &placed_at, data));
         } else {
-            told.push(event("shop", "shop.orders", "OrderShipped", &id, told.len(), &placed_at, json!({ "order_id": id })));
+            told.push(event(
+                "shop",
+                "shop.orders",
+                "OrderShipped",
+                &id,
+                told.len(),
+                &placed_at,
+                json!({ "order_id": id }),
+            ));
         }
         if dice.roll(8) == 0 {
             let id = format!("c{:04}", dice.roll(CUSTOMERS));

@@ -52,11 +52,13 @@ pub fn fold(plan: &Plan, source: usize, event: &Event<'_>) -> Result<RowPatches,
                 let before = for_each.scope - crate::plan::expr::FIRST_ELEMENT;
                 let mut elements: Vec<Slots<'_>> = vec![Slots::new(); before + 1];
                 for item in items {
-                    elements[before] = paths.read(item).map_err(|e| scene.unapplied(
-                        Failure::wrong(format!("an element of {} is not readable: {e}", for_each.list.text)),
-                        handler.line,
-                        "for_each",
-                    ))?;
+                    elements[before] = paths.read(item).map_err(|e| {
+                        scene.unapplied(
+                            Failure::wrong(format!("an element of {} is not readable: {e}", for_each.list.text)),
+                            handler.line,
+                            "for_each",
+                        )
+                    })?;
                     patches.extend(scene.row(*table_at, &elements)?);
                 }
             }
@@ -139,7 +141,8 @@ impl<'a> Scene<'_, 'a> {
         let doing = || format!("{} `{}`", effect.fold.word(), column.name);
         let value = value.map_err(|f| self.unapplied(f, effect.line, &doing()))?;
         let Some(value) = value else { return Ok(None) };
-        let value = column.shape.type_.coerce(value).map_err(|m| self.unapplied(Failure::wrong(m), effect.line, &doing()))?;
+        let value =
+            column.shape.type_.coerce(value).map_err(|m| self.unapplied(Failure::wrong(m), effect.line, &doing()))?;
         let sets = matches!(effect.fold, Fold::Set | Fold::SetIfPresent);
         if value.is_null() && column.not_null && sets && self.handler.presence.ended == 0 {
             let message = format!("`{}` is NULL, the column is not_null", effect.expr.text);

@@ -45,7 +45,9 @@ fn run_case(plan: &Plan, case: &Case, sink: &Sink) -> Vec<String> {
         [("event by event", Model::one_by_one), ("as one batch", Model::in_one_batch)];
     for (way, fold) in ways {
         let differences = match (fold(plan, &events), &case.error) {
-            (Ok(_), Some(error)) => vec![format!("the error {:?} was expected, and every event was applied", error.value)],
+            (Ok(_), Some(error)) => {
+                vec![format!("the error {:?} was expected, and every event was applied", error.value)]
+            }
             (Ok(model), None) => compare(plan, case, &model, sink),
             (Err(message), Some(error)) if message.contains(&error.value) => Vec::new(),
             (Err(message), _) => vec![message],

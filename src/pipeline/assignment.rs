@@ -22,7 +22,9 @@ pub fn take_over(
     let mut owned = BTreeMap::new();
     let topics: BTreeSet<&str> = assigned.iter().map(|p| p.topic.as_str()).collect();
     for topic in topics {
-        let Some(source) = running.plan.sources.iter().position(|source| source.topics.matches(topic)) else { continue };
+        let Some(source) = running.plan.sources.iter().position(|source| source.topics.matches(topic)) else {
+            continue;
+        };
         let known = know_topic(running, runtime, consumer, &running.plan.sources[source], topic)?;
         for partition in assigned.iter().filter(|p| p.topic == topic) {
             let offsets = consumer.offsets(partition)?;
@@ -31,7 +33,8 @@ pub fn take_over(
                 None => add_partition(running, runtime, consumer, partition, offsets.low, &known)?,
             };
             resume(partition, checkpoint.next_offset, offsets).map_err(End::gap)?;
-            let owns = Owned { source, next: checkpoint.next_offset, high: offsets.high, waits_for: checkpoint.waits_for };
+            let owns =
+                Owned { source, next: checkpoint.next_offset, high: offsets.high, waits_for: checkpoint.waits_for };
             owned.insert(partition.clone(), owns);
         }
     }
@@ -98,7 +101,10 @@ fn add_partition(
         let offsets = consumer.offsets(&Partition::new(&partition.topic, *older))?;
         waits_for.insert(*older, offsets.high);
     }
-    tracing::info!("{}: {partition} is new; it is read when the older partitions have passed their present ends", running.plan.name);
+    tracing::info!(
+        "{}: {partition} is new; it is read when the older partitions have passed their present ends",
+        running.plan.name
+    );
     runtime.block_on(partitions::begin(&running.pool, &running.generation, partition, low, &waits_for))?;
     Ok(Checkpoint { next_offset: low, waits_for })
 }

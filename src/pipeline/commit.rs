@@ -14,11 +14,19 @@ use crate::store::write::Way;
 /// How a commit ended.
 #[derive(Debug)]
 pub enum Outcome {
-    Committed { progress: Progress, rows: u64 },
+    Committed {
+        progress: Progress,
+        rows: u64,
+    },
     /// The catalog knows better than we do how far the partitions are: read it again.
-    Stale { why: String },
+    Stale {
+        why: String,
+    },
     /// Postgres refuses some row of the batch.
-    Refused { error: StoreError, progress: Progress },
+    Refused {
+        error: StoreError,
+        progress: Progress,
+    },
     /// A person has to do something.
     Fatal(StoreError),
 }

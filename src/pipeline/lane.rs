@@ -183,7 +183,9 @@ impl Lane {
         for source in sources {
             match &source.topics {
                 crate::plan::Topics::Named(name) => wanted.push(name.clone()),
-                topics => wanted.extend(existing.iter().map(|(name, _)| name.clone()).filter(|name| topics.matches(name))),
+                topics => {
+                    wanted.extend(existing.iter().map(|(name, _)| name.clone()).filter(|name| topics.matches(name)))
+                }
             }
         }
         wanted.sort();
@@ -200,7 +202,8 @@ impl Lane {
             GroupEvent::Assigned(partitions) => {
                 let taken = assignment::take_over(&self.running, &self.runtime, &self.consumer, &partitions)?;
                 self.consumer.assign(taken.iter().map(|(partition, owned)| (partition, owned.next)))?;
-                let waiting = taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
+                let waiting =
+                    taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
                 self.consumer.pause(waiting)?;
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
@@ -519,7 +522,13 @@ enum Folded {
     Halfway(Halt),
 }
 
-fn fold_message(running: &Running, source: usize, message: &BorrowedMessage<'_>, limit: &Limit, batch: &mut Batch) -> Folded {
+fn fold_message(
+    running: &Running,
+    source: usize,
+    message: &BorrowedMessage<'_>,
+    limit: &Limit,
+    batch: &mut Batch,
+) -> Folded {
     let record = record_of(message);
     if let Limit::Before { place, halt } = limit
         && record.offset == place.offset
@@ -584,7 +593,8 @@ impl Rate {
         if elapsed >= 0.5 {
             let weight = 1.0 - (-elapsed / MEMORY_S).exp();
             let newest = self.pending as f64 / elapsed;
-            self.per_second = if self.per_second == 0.0 { newest } else { self.per_second * (1.0 - weight) + newest * weight };
+            self.per_second =
+                if self.per_second == 0.0 { newest } else { self.per_second * (1.0 - weight) + newest * weight };
             self.pending = 0;
             self.since = Some(Instant::now());
         }

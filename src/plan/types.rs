@@ -154,7 +154,10 @@ impl ColumnType {
         if named {
             Ok(ColumnType::scalar(Scalar::ExistingEnum(text.to_string())))
         } else {
-            Err((format!("`{text}` is not a type"), Some("for example text, bigint, numeric(12,2), timestamptz".into())))
+            Err((
+                format!("`{text}` is not a type"),
+                Some("for example text, bigint, numeric(12,2), timestamptz".into()),
+            ))
         }
     }
 
@@ -178,16 +181,13 @@ impl ColumnType {
     }
 
     pub fn is_number(&self) -> bool {
-        !self.array
-            && matches!(
-                self.scalar,
-                Scalar::Int2 | Scalar::Int4 | Scalar::Int8 | Scalar::Numeric(_)
-            )
+        !self.array && matches!(self.scalar, Scalar::Int2 | Scalar::Int4 | Scalar::Int8 | Scalar::Numeric(_))
     }
 
     /// Whether two values of the type have an order that Rust and Postgres agree on.
     pub fn is_ordered(&self) -> bool {
-        !self.array && !matches!(self.scalar, Scalar::Citext | Scalar::Interval | Scalar::Jsonb | Scalar::ExistingEnum(_))
+        !self.array
+            && !matches!(self.scalar, Scalar::Citext | Scalar::Interval | Scalar::Jsonb | Scalar::ExistingEnum(_))
     }
 
     /// Whether equal values of the type are equal in Rust, so that the type can be a key.
@@ -253,9 +253,9 @@ impl ColumnType {
                 .map(Value::Date)
                 .ok_or_else(|| format!("{} is not a date (YYYY-MM-DD, years up to 9999)", show(&text))),
             (Scalar::Timestamptz, value @ Value::Time(_)) => Ok(value),
-            (Scalar::Timestamptz, Value::Text(text)) => parse_time(&text)
-                .map(Value::Time)
-                .ok_or_else(|| format!("{} is not an RFC 3339 timestamp (with an offset, years up to 9999)", show(&text))),
+            (Scalar::Timestamptz, Value::Text(text)) => parse_time(&text).map(Value::Time).ok_or_else(|| {
+                format!("{} is not an RFC 3339 timestamp (with an offset, years up to 9999)", show(&text))
+            }),
             (Scalar::Interval, Value::Text(text)) => match text.parse::<jiff::Span>() {
                 Ok(span) => Ok(Value::text(&span.to_string())),
                 Err(_) => Err(format!("{} is not an ISO 8601 duration such as PT15M", show(&text))),

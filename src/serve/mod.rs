@@ -87,7 +87,12 @@ impl From<sqlx::Error> for Problem {
 ///
 /// # Errors
 /// When the socket fails.
-pub async fn serve(listener: TcpListener, pool: PgPool, settings: Serve, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    pool: PgPool,
+    settings: Serve,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let endpoint = Arc::new(Endpoint { pool, settings, relations: RwLock::default() });
     let app = Router::new()
         .route("/", get(index).fallback(read_only))
@@ -132,13 +137,14 @@ async fn rows(
         });
     };
     let settings = &endpoint.settings;
-    let (sql, arguments) = read::statement(&settings.schema, &view, relation, &query, settings.max_rows)
-        .map_err(|UnknownColumn(column)| Problem {
+    let (sql, arguments) = read::statement(&settings.schema, &view, relation, &query, settings.max_rows).map_err(
+        |UnknownColumn(column)| Problem {
             status: StatusCode::BAD_REQUEST,
             code: "42703".into(),
             message: format!("column {view}.{column} does not exist"),
             hint: crate::spec::diagnostic::suggest(&column, relation.columns.iter().map(|(name, _)| name.as_str())),
-        })?;
+        },
+    )?;
     let answer = read::run(&endpoint.pool, sql, arguments).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));

@@ -51,7 +51,10 @@ pub fn client_config(settings: &Kafka) -> Result<ClientConfig, SourceError> {
 pub enum GroupEvent {
     Assigned(Vec<Partition>),
     /// `lost`: the group has given them to others already.
-    Revoked { partitions: Vec<Partition>, lost: bool },
+    Revoked {
+        partitions: Vec<Partition>,
+        lost: bool,
+    },
 }
 
 /// What one poll brought.
@@ -120,7 +123,14 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         match (&error, error.rdkafka_error_code()) {
             (KafkaError::PartitionEOF(_), _) => {}
-            (_, Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+            (
+                _,
+                Some(
+                    RDKafkaErrorCode::PartitionEOF
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic,
+                ),
+            ) => {}
             _ => self.complain(reason.to_string()),
         }
     }
@@ -166,7 +176,9 @@ fn partitions_of(list: &TopicPartitionList) -> Vec<Partition> {
     list.elements().iter().map(|element| Partition::new(element.topic(), element.partition())).collect()
 }
 
-fn list_of<'p>(partitions: impl IntoIterator<Item = (&'p Partition, Offset)>) -> Result<TopicPartitionList, KafkaError> {
+fn list_of<'p>(
+    partitions: impl IntoIterator<Item = (&'p Partition, Offset)>,
+) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in partitions {
         list.add_partition_offset(&partition.topic, partition.partition, offset)?;

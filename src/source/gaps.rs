@@ -117,6 +117,9 @@ mod tests {
         assert_eq!(begin(Start::Latest, false, false), Ok(Begin { offset: 9, truncated: false }));
         let whole = Offsets { low: 0, high: 9 };
         assert!(super::begin(&partition(), Start::Earliest, whole, None, true, false).is_err());
-        assert_eq!(super::begin(&partition(), Start::Earliest, whole, None, false, false), Ok(Begin { offset: 0, truncated: false }));
+        assert_eq!(
+            super::begin(&partition(), Start::Earliest, whole, None, false, false),
+            Ok(Begin { offset: 0, truncated: false })
+        );
     }
 }

@@ -54,7 +54,10 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
         let resources = runtime.block_on(client.describe_configs(&[ResourceSpecifier::Topic(topic)], &options))?;
         let compacted = resources.iter().flatten().any(|resource| {
-            resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).is_some_and(|v| v.contains("compact"))
+            resource
+                .get("cleanup.policy")
+                .and_then(|entry| entry.value.as_deref())
+                .is_some_and(|v| v.contains("compact"))
         });
         Ok(TopicFacts { id: describe(client, topic), compacted })
     }
@@ -69,7 +72,8 @@ fn describe(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Option<St
         let queue = sys::rd_kafka_queue_new(client);
         let mut names = [name.as_ptr()];
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-        let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options =
+            sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         sys::rd_kafka_DescribeTopics(client, topics, options, queue);
         sys::rd_kafka_AdminOptions_destroy(options);
         sys::rd_kafka_TopicCollection_destroy(topics);

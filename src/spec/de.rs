@@ -164,10 +164,9 @@ impl<'de> de::Deserializer<'de> for Recovering<'de> {
                 _ => visitor.visit_seq(Items { items: std::slice::from_ref(self.node).iter(), inner: self }),
             },
             SHORT => match &self.node.kind {
-                Kind::Scalar { .. } => visitor.visit_seq(Items {
-                    items: std::slice::from_ref(self.node).iter(),
-                    inner: self,
-                }),
+                Kind::Scalar { .. } => {
+                    visitor.visit_seq(Items { items: std::slice::from_ref(self.node).iter(), inner: self })
+                }
                 _ => visitor.visit_newtype_struct(self),
             },
             JSON => visitor.visit_string(self.node.to_json()),
@@ -293,4 +292,3 @@ impl<'a> de::SeqAccess<'a> for Located<'a> {
         }
     }
 }
-

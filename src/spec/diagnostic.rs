@@ -151,14 +151,7 @@ impl Sink {
         self.push(code, Severity::Warning, span, message.into(), help);
     }
 
-    fn push(
-        &self,
-        code: &'static str,
-        severity: Severity,
-        span: &Range<usize>,
-        message: String,
-        help: Option<String>,
-    ) {
+    fn push(&self, code: &'static str, severity: Severity, span: &Range<usize>, message: String, help: Option<String>) {
         let end = span.end.min(self.file.text.len());
         let span = span.start.min(end)..end;
         let file = self.file.clone();

@@ -38,7 +38,13 @@ pub fn split_call(entries: &[(Node, Node)], at: usize) -> Option<String> {
 
 /// How many brackets are left open.
 pub fn balance(text: &str) -> i32 {
-    text.chars().map(|c| match c { '(' | '[' => 1, ')' | ']' => -1, _ => 0 }).sum()
+    text.chars()
+        .map(|c| match c {
+            '(' | '[' => 1,
+            ')' | ']' => -1,
+            _ => 0,
+        })
+        .sum()
 }
 
 /// `when: !has(x)` is read as a tag on nothing; this is the expression that was meant.

@@ -98,7 +98,12 @@ pub fn parse(sink: &Sink) -> Option<Node> {
             Some(Ok((Event::DocumentStart(_), span))) => {
                 if root.is_some() {
                     let span = offsets.range(span);
-                    sink.error("yaml", &span, "a second YAML document begins here", Some("one file, one document".into()));
+                    sink.error(
+                        "yaml",
+                        &span,
+                        "a second YAML document begins here",
+                        Some("one file, one document".into()),
+                    );
                     return root;
                 }
             }
@@ -127,13 +132,7 @@ struct Builder<'a> {
 type Events<'i> = Parser<'i, saphyr_parser::StrInput<'i>>;
 
 impl Builder<'_> {
-    fn node<'i>(
-        &mut self,
-        event: Event<'i>,
-        span: Span,
-        events: &mut Events<'i>,
-        depth: usize,
-    ) -> Result<Node, Stop> {
+    fn node<'i>(&mut self, event: Event<'i>, span: Span, events: &mut Events<'i>, depth: usize) -> Result<Node, Stop> {
         let mut range = self.offsets.range(span);
         self.nodes += 1;
         if self.nodes > MAX_NODES || depth > MAX_DEPTH {

@@ -60,14 +60,38 @@ pub fn add<'v>(
     values: impl Iterator<Item = Option<&'v Value>>,
 ) -> Result<(), sqlx::Error> {
     let encoded = match array_type(type_) {
-        "bigint[]" => arguments.add(values.map(|v| match v { Some(Value::Int(n)) => Some(*n), _ => None }).collect::<Vec<_>>()),
-        "boolean[]" => arguments.add(values.map(|v| match v { Some(Value::Bool(b)) => Some(*b), _ => None }).collect::<Vec<_>>()),
-        "double precision[]" => {
-            arguments.add(values.map(|v| match v { Some(Value::Float(f)) => Some(*f), _ => None }).collect::<Vec<_>>())
-        }
-        "timestamptz[]" => {
-            arguments.add(values.map(|v| match v { Some(Value::Time(t)) => Some(Instant(*t)), _ => None }).collect::<Vec<_>>())
-        }
+        "bigint[]" => arguments.add(
+            values
+                .map(|v| match v {
+                    Some(Value::Int(n)) => Some(*n),
+                    _ => None,
+                })
+                .collect::<Vec<_>>(),
+        ),
+        "boolean[]" => arguments.add(
+            values
+                .map(|v| match v {
+                    Some(Value::Bool(b)) => Some(*b),
+                    _ => None,
+                })
+                .collect::<Vec<_>>(),
+        ),
+        "double precision[]" => arguments.add(
+            values
+                .map(|v| match v {
+                    Some(Value::Float(f)) => Some(*f),
+                    _ => None,
+                })
+                .collect::<Vec<_>>(),
+        ),
+        "timestamptz[]" => arguments.add(
+            values
+                .map(|v| match v {
+                    Some(Value::Time(t)) => Some(Instant(*t)),
+                    _ => None,
+                })
+                .collect::<Vec<_>>(),
+        ),
         _ => arguments.add(
             values
                 .map(|v| match v {

@@ -36,7 +36,9 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     refuse_if_too_old(pool).await?;
     let migrations = MIGRATIONS
         .iter()
-        .map(|(version, name, sql)| Migration::new(*version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false))
+        .map(|(version, name, sql)| {
+            Migration::new(*version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
+        })
         .collect();
     let mut migrator = Migrator::with_migrations(migrations);
     migrator.create_schema("projector");
@@ -199,7 +201,11 @@ async fn drop_live(connection: &mut PgConnection, plan: &Plan, served_schema: &s
 }
 
 /// A relation of a person's stands where a view should go.
-async fn collision(connection: &mut PgConnection, plan: &Plan, served_schema: &str) -> Result<Option<String>, StoreError> {
+async fn collision(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    served_schema: &str,
+) -> Result<Option<String>, StoreError> {
     for table in plan.tables.iter().filter(|table| table.served) {
         let kind: Option<String> = sqlx::query_scalar(
             "SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'r' THEN 'table' ELSE 'relation' END

@@ -17,7 +17,12 @@ pub enum StoreError {
     Data(#[source] sqlx::Error),
     /// A person has to do something.
     #[error("{what}: {}. {cure}", told(cause))]
-    Refused { what: &'static str, cure: &'static str, #[source] cause: sqlx::Error },
+    Refused {
+        what: &'static str,
+        cure: &'static str,
+        #[source]
+        cause: sqlx::Error,
+    },
     /// The answer to a COMMIT was lost; whether it happened is in the checkpoint.
     #[error("the answer to a COMMIT was lost: {0}")]
     Unknown(#[source] sqlx::Error),
@@ -51,9 +56,10 @@ impl From<sqlx::Error> for StoreError {
         let code = error.as_database_error().and_then(DatabaseError::code).map(|code| code.to_string());
         match (&error, code.as_deref()) {
             (_, Some(code)) => classify(code, error),
-            (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed, _) => {
-                StoreError::Transient(error)
-            }
+            (
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed,
+                _,
+            ) => StoreError::Transient(error),
             (sqlx::Error::Tls(_), _) => StoreError::Refused {
                 what: "the encrypted connection to Postgres failed",
                 cure: "check postgres.tls and postgres.ca_file against the server's certificate",
@@ -91,7 +97,9 @@ fn classify(code: &str, cause: sqlx::Error) -> StoreError {
             cause,
         ),
         // Someone is shutting the server down, or it starts, or is out of something, or two transactions collided.
-        _ if matches!(&code[..2], "08" | "53" | "57" | "40" | "55" | "58" | "25" | "XX") => StoreError::Transient(cause),
+        _ if matches!(&code[..2], "08" | "53" | "57" | "40" | "55" | "58" | "25" | "XX") => {
+            StoreError::Transient(cause)
+        }
         _ if matches!(&code[..2], "22" | "23" | "54") => StoreError::Data(cause),
         _ => refused("Postgres refuses a statement", "this is likely a bug in the projector; please report it", cause),
     }

@@ -92,9 +92,10 @@ async fn partitions(pool: &PgPool, generation: i64) -> Result<Vec<PartitionStatu
 }
 
 async fn truncated(pool: &PgPool, generation: i64) -> Result<Vec<(String, String)>, StoreError> {
-    let rows = sqlx::query("SELECT topic, truncated FROM projector.topics WHERE generation_id = $1 AND truncated IS NOT NULL")
-        .bind(generation)
-        .fetch_all(pool)
-        .await?;
+    let rows =
+        sqlx::query("SELECT topic, truncated FROM projector.topics WHERE generation_id = $1 AND truncated IS NOT NULL")
+            .bind(generation)
+            .fetch_all(pool)
+            .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

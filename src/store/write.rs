@@ -150,7 +150,12 @@ impl Target<'_> {
         format!("s.{}::{}", ident(&column.name), self.sql_type(column))
     }
 
-    async fn upsert(&self, connection: &mut PgConnection, form: &Blind, chunk: &[(Key, Patch)]) -> Result<(), StoreError> {
+    async fn upsert(
+        &self,
+        connection: &mut PgConnection,
+        form: &Blind,
+        chunk: &[(Key, Patch)],
+    ) -> Result<(), StoreError> {
         let columns: Vec<&Column> = form.columns.iter().map(|(at, _)| &self.table.columns[*at]).collect();
         let presence: &[(&str, &str)] = if self.table.presence { &[(PRESENCE, "integer[]")] } else { &[] };
         let mut names = self.key_names("");
@@ -217,16 +222,20 @@ impl Target<'_> {
         let read: Vec<usize> = touched
             .iter()
             .copied()
-            .filter(|at| chunk.iter().any(|(_, p)| matches!(change_to(p, *at), Some(change) if !matches!(change, Change::Set(_)))))
+            .filter(|at| {
+                chunk
+                    .iter()
+                    .any(|(_, p)| matches!(change_to(p, *at), Some(change) if !matches!(change, Change::Set(_))))
+            })
             .collect();
         let rows = self.load_locked(connection, &read, chunk).await?;
         let patched: Result<Vec<Row>, StoreError> = rows
             .into_iter()
             .zip(chunk)
             .map(|(mut row, (_, patch))| {
-                patch.apply(&mut row, &self.table.shapes).map_err(|overflow| {
-                    StoreError::Data(sqlx::Error::Protocol(overflow.message))
-                })?;
+                patch
+                    .apply(&mut row, &self.table.shapes)
+                    .map_err(|overflow| StoreError::Data(sqlx::Error::Protocol(overflow.message)))?;
                 Ok(row)
             })
             .collect();
@@ -333,7 +342,11 @@ impl Target<'_> {
         let mut arguments = PgArguments::default();
         self.bind_key(&mut arguments, chunk)?;
         for at in touched {
-            bind::add(&mut arguments, &self.table.columns[*at].shape.type_, rows.iter().map(|row| Some(&row.values[*at])))?;
+            bind::add(
+                &mut arguments,
+                &self.table.columns[*at].shape.type_,
+                rows.iter().map(|row| Some(&row.values[*at])),
+            )?;
         }
         for at in touched {
             let loaded = read.contains(at);

@@ -122,7 +122,8 @@ fn killed_at(failpoint: &str, sabotage: &str) -> Result<(), String> {
         let chosen = format!("{failpoint}:{times}");
         // A group of its own each time: the dead one's session need not end first, and nothing rests on the group.
         let group = ("PROJECTOR__KAFKA__GROUP_PREFIX", &*format!("{}-{times}", world.name));
-        let mut daemon = world.start(&[SMALL, group, ("PROJECTOR_FAILPOINT", &chosen), ("PROJECTOR_SABOTAGE", sabotage)]);
+        let mut daemon =
+            world.start(&[SMALL, group, ("PROJECTOR_FAILPOINT", &chosen), ("PROJECTOR_SABOTAGE", sabotage)]);
         // It dies where it is told to, unless everything was applied before.
         let applied = world.try_wait("dying", || match daemon_state(&daemon) {
             State::Dead => Ok(()),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use projector::batch::{Key, Sealed};
+use projector::batch::{Batch, Key, Sealed};
 use projector::checkpoint::Progress;
+use projector::fold::RowPatch;
 use projector::golden::Model;
 use projector::patch::{Change, Patch, Presence};
 use projector::plan::{Plan, compile};
@@ -21,7 +22,7 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("a_text", "text", ""),
     ("b_text", "text", ", default: zero"),
     ("c_sum", "bigint", ""),
-    ("d_sum", "numeric(14,2)", ", default: 1.5"),
+    ("d_sum", "\"numeric(14,2)\"", ", default: 1.5"),
     ("e_max", "integer", ""),
     ("f_min", "text", ""),
     ("g_max", "\"enum(low, mid, high)\"", ", default: mid"),
@@ -57,11 +58,30 @@ fn value(column: usize, dice: &mut Dice) -> Value {
     }
 }
 
-fn change(column: usize, dice: &mut Dice) -> Change {
-    if dice.roll(5) == 0 {
-        return Change::Set(if dice.roll(3) == 0 { Value::Null } else { value(column, dice) });
+/// What a batch does to a column, so that batches which one upsert can say are as frequent as others.
+#[derive(Clone, Copy)]
+struct Style {
+    /// Of four rows, how many are touched.
+    density: u64,
+    sets: bool,
+    nulls: bool,
+    /// Set and folded in the same batch.
+    mixed: bool,
+}
+
+fn style(dice: &mut Dice) -> Style {
+    let wild = dice.roll(4) == 0;
+    Style { density: [0, 2, 4][dice.roll(3) as usize], sets: dice.roll(3) == 0, nulls: wild, mixed: wild }
+}
+
+fn change(column: usize, style: Style, dice: &mut Dice) -> Change {
+    if style.nulls && dice.roll(4) == 0 {
+        return Change::Set(Value::Null);
     }
     let value = value(column, dice);
+    if style.sets != (style.mixed && dice.roll(2) == 0) {
+        return Change::Set(value);
+    }
     match column {
         2 | 3 => Change::Add(value),
         4 | 6 => Change::Max(value),
@@ -70,34 +90,34 @@ fn change(column: usize, dice: &mut Dice) -> Change {
     }
 }
 
-fn patch(plan: &Plan, dice: &mut Dice) -> Patch {
-    let table = &plan.tables[0];
-    // Some batches leave columns out altogether, so that both ways are taken.
-    let density = 1 + dice.roll(4);
-    let mut patch = Patch::default();
-    for column in 0..table.columns.len() {
-        if dice.roll(4) < density {
-            patch.changes.push((column as u16, change(column, dice)));
-        }
-    }
-    if table.presence {
-        patch.presence = match dice.roll(4) {
-            0 => Presence { begun: 0, ended: 1 },
-            1 => Presence::default(),
-            _ => Presence { begun: 1, ended: 0 },
-        };
-    }
-    patch
-}
-
 fn batch(plan: &Plan, dice: &mut Dice) -> Vec<(Key, Patch)> {
+    let table = &plan.tables[0];
+    // Half of the batches do not delete, half touch few columns in a wild way.
+    let calm = dice.roll(2) == 0;
+    let styles: Vec<Style> = table
+        .columns
+        .iter()
+        .map(|_| match style(dice) {
+            wild if calm => Style { nulls: false, mixed: false, ..wild },
+            wild => wild,
+        })
+        .collect();
     let mut rows = BTreeMap::new();
-    let uniform = dice.roll(3) == 0;
-    let template = patch(plan, dice);
     for _ in 0..1 + dice.roll(40) {
-        let (k, n) = (dice.roll(8), dice.roll(3) as i64);
-        let patch = if uniform { template.clone() } else { self::patch(plan, dice) };
-        rows.insert((k, n), patch);
+        let mut patch = Patch::default();
+        for (column, style) in styles.iter().enumerate() {
+            if dice.roll(4) < style.density {
+                patch.changes.push((column as u16, change(column, *style, dice)));
+            }
+        }
+        if table.presence {
+            patch.presence = match dice.roll(4) {
+                0 if !calm => Presence { begun: 0, ended: 1 },
+                1 => Presence::default(),
+                _ => Presence { begun: 1, ended: 0 },
+            };
+        }
+        rows.insert((dice.roll(8), dice.roll(3) as i64), patch);
     }
     let key = |k: u64, n: i64| Key::from_iter([Value::text(&format!("k{k}")), Value::Int(n)]);
     rows.into_iter().map(|((k, n), patch)| (key(k, n), patch)).collect()
@@ -130,13 +150,17 @@ fn found(world: &World, schema: &str, presence: bool) -> Vec<String> {
         .iter()
         .map(|(name, type_, _)| match *type_ {
             "timestamptz" => format!("coalesce((extract(epoch FROM {name}) * 1000000)::bigint::text, '~')"),
-            "numeric(14,2)" => format!("coalesce(trim_scale({name})::text, '~')"),
+            "\"numeric(14,2)\"" => format!("coalesce(trim_scale({name})::text, '~')"),
             _ => format!("coalesce({name}::text, '~')"),
         })
         .collect();
     let present = if presence { "projector_present" } else { "-1" };
-    let sql = format!("SELECT concat_ws(' | ', k, n, {}) || ' ' || {present} AS line FROM \"{schema}\".random", columns.join(", "));
-    let line = |json: String| serde_json::from_str::<serde_json::Value>(&json).unwrap()["line"].as_str().unwrap().to_string();
+    let sql = format!(
+        "SELECT concat_ws(' | ', k, n, {}) || ' ' || {present} AS line FROM \"{schema}\".random",
+        columns.join(", ")
+    );
+    let line =
+        |json: String| serde_json::from_str::<serde_json::Value>(&json).unwrap()["line"].as_str().unwrap().to_string();
     let mut rows: Vec<String> = world.query(&sql).into_iter().map(line).collect();
     rows.sort();
     rows
@@ -144,9 +168,17 @@ fn found(world: &World, schema: &str, presence: bool) -> Vec<String> {
 
 /// Decimals are compared by value, whatever their trailing zeros.
 fn plain(row: &str) -> String {
-    row.split(" | ").enumerate().map(|(at, part)| {
-        if at == 5 && part.contains('.') { part.trim_end_matches('0').trim_end_matches('.').to_string() } else { part.to_string() }
-    }).collect::<Vec<_>>().join(" | ")
+    row.split(" | ")
+        .enumerate()
+        .map(|(at, part)| {
+            if at == 5 && part.contains('.') {
+                part.trim_end_matches('0').trim_end_matches('.').to_string()
+            } else {
+                part.to_string()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" | ")
 }
 
 fn ways_agree(way: Way, presence: bool, seed: u64) {
@@ -190,4 +222,57 @@ fn blind_and_locked_give_the_rows_of_the_naive_model() {
             }
         }
     }
+}
+
+/// Two writers add to the same rows again and again. Every addition counts, and none waits for the other in a circle.
+#[test]
+fn two_writers_of_the_same_rows() {
+    const ROUNDS: i64 = 150;
+    const KEYS: i64 = 25;
+    let world = World::new("writers");
+    let plan = plan(false);
+    let counted: i64 = world.runtime.block_on(async {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
+        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
+        catalog::migrate(&pool).await.unwrap();
+        catalog::apply(&pool, std::slice::from_ref(&plan), &[], "views").await.unwrap();
+        let generation = catalog::live_generations(&pool, std::slice::from_ref(&plan)).await.unwrap().remove(0);
+        let writer = |way: Way| {
+            let (pool, plan, generation) = (pool.clone(), plan.clone(), generation.clone());
+            async move {
+                for _ in 0..ROUNDS {
+                    let mut batch = Batch::new(&plan);
+                    for n in 0..KEYS {
+                        let key = Key::from_iter([Value::text("k"), Value::Int(n)]);
+                        let patch = Patch { changes: vec![(2, Change::Add(Value::Int(1)))], ..Patch::default() };
+                        batch.absorb(&plan, [RowPatch { table: 0, key, patch }].into_iter().collect()).unwrap();
+                    }
+                    commit(&pool, &plan, &generation, &batch.seal(), 0.0, way).await.unwrap();
+                }
+            }
+        };
+        let writers = [Way::Locked, Way::Locked, Way::Best].map(|way| tokio::spawn(writer(way)));
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let sum = format!("SELECT sum(c_sum)::bigint FROM \"{}\".random", generation.schema);
+        let sum: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sum)).fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        sum
+    });
+    assert_eq!(counted, 3 * ROUNDS * KEYS);
+}
+
+/// Runs one of this file's tests in a process of its own with a step left out.
+fn passes_without(test: &str, sabotage: &str) -> bool {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact"]).env("PROJECTOR_SABOTAGE", sabotage);
+    command.output().unwrap().status.success()
+}
+
+#[test]
+fn these_tests_can_fail() {
+    assert!(!passes_without("rows::blind_and_locked_give_the_rows_of_the_naive_model", "absent-is-null"));
+    assert!(!passes_without("rows::two_writers_of_the_same_rows", "row-locks"));
+    assert!(!passes_without("rows::two_writers_of_the_same_rows", "key-order"));
 }

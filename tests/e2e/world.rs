@@ -6,11 +6,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
-use rdkafka::ClientConfig;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 use tokio::runtime::Runtime;
@@ -49,7 +49,7 @@ impl World {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers);
         let world = World {
-            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap(),
             directory: tempfile::tempdir().unwrap(),
             brokers: brokers.into(),
             postgres_port,
@@ -86,6 +86,11 @@ impl World {
         let partitions = [NewPartitions::new(&name, count)];
         let results = self.runtime.block_on(self.admin.create_partitions(&partitions, &AdminOptions::new())).unwrap();
         results.into_iter().for_each(|result| drop(result.unwrap()));
+        self.wait("the producer to know the partitions", || {
+            let metadata = self.producer.client().fetch_metadata(Some(&name), PATIENCE).map_err(|e| e.to_string())?;
+            let known = metadata.topics()[0].partitions().len();
+            if known == count { Ok(()) } else { Err(format!("{known} of {count}")) }
+        });
     }
 
     pub fn delete_topic(&self, short: &str) {
@@ -97,7 +102,8 @@ impl World {
     pub fn send(&self, short: &str, messages: &[Message]) {
         let topic = self.topic(short);
         for message in messages {
-            let record = || BaseRecord::to(&topic).partition(message.partition).key(&message.key).payload(&message.payload);
+            let record =
+                || BaseRecord::to(&topic).partition(message.partition).key(&message.key).payload(&message.payload);
             while let Err((error, _)) = self.producer.send(record()) {
                 assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
                 self.producer.flush(Duration::from_secs(1)).ok();
@@ -247,7 +253,6 @@ impl World {
         });
         self.query(&sql).remove(0)
     }
-
 }
 
 impl Drop for World {

@@ -14,7 +14,13 @@ use crate::spec::{self, Expr, KeyFormat, Name, Named};
 
 impl Build<'_> {
     /// Compiles a table's handlers into `plan`, and routes the sources' events to them.
-    pub(super) fn handlers(&self, table: usize, written: &spec::Table, plan: &mut Table, sources: &mut [Source]) -> Owners {
+    pub(super) fn handlers(
+        &self,
+        table: usize,
+        written: &spec::Table,
+        plan: &mut Table,
+        sources: &mut [Source],
+    ) -> Owners {
         let all = || written.handlers.values().flat_map(|types| types.values()).flat_map(|many| many.iter());
         let any_create = all().any(|handler| handler.create);
         plan.presence = any_create || all().any(|handler| handler.delete.is_some());
@@ -139,11 +145,21 @@ impl Build<'_> {
             "true" => true,
             "false" => false,
             "final" => {
-                self.error("not-yet", &delete.span, "`delete: final` is part of the language but not of this release", None);
+                self.error(
+                    "not-yet",
+                    &delete.span,
+                    "`delete: final` is part of the language but not of this release",
+                    None,
+                );
                 true
             }
             other => {
-                self.error("unknown-word", &delete.span, format!("`{other}` is not a way to delete"), Some("true or final"));
+                self.error(
+                    "unknown-word",
+                    &delete.span,
+                    format!("`{other}` is not a way to delete"),
+                    Some("true or final"),
+                );
                 true
             }
         }
@@ -213,7 +229,13 @@ impl HandlerScope<'_, '_> {
         Some(ForEach { list, scope })
     }
 
-    fn key(&mut self, place: &std::ops::Range<usize>, handler: &spec::Handler, table: &spec::Table, plan: &Table) -> Vec<Compiled> {
+    fn key(
+        &mut self,
+        place: &std::ops::Range<usize>,
+        handler: &spec::Handler,
+        table: &spec::Table,
+        plan: &Table,
+    ) -> Vec<Compiled> {
         for name in handler.key.keys().filter(|name| !table.key.contains_key(*name)) {
             let help = suggest(name, table.key.keys().map(|n| n.as_str()));
             let message = format!("`{}` is not part of the table's key", name.value);
@@ -240,7 +262,8 @@ impl HandlerScope<'_, '_> {
         let compiled = self.compile(expr)?;
         if !type_.accepts(compiled.kind) {
             let message = format!("`{column}` is {type_}, this is {}", compiled.kind.describe());
-            let help = (compiled.kind == Kind::Number && type_.accepts(Kind::Text)).then_some("string(…) makes it a text");
+            let help =
+                (compiled.kind == Kind::Number && type_.accepts(Kind::Text)).then_some("string(…) makes it a text");
             self.build.error("wrong-kind", &expr.span, message, help);
             return None;
         }
@@ -267,7 +290,8 @@ impl HandlerScope<'_, '_> {
                 let Some(column) = self.column(name, table, plan, &effects) else { continue };
                 let type_ = &plan.columns[usize::from(column)].shape.type_;
                 if fold == Fold::Add && !type_.is_number() {
-                    let message = format!("`{}` is {type_}; only integers and numeric can be added to, exactly", name.value);
+                    let message =
+                        format!("`{}` is {type_}; only integers and numeric can be added to, exactly", name.value);
                     self.build.error("wrong-fold", &name.span, message, None);
                 }
                 if matches!(fold, Fold::Max | Fold::Min) && !type_.is_ordered() {

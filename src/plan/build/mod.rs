@@ -37,9 +37,8 @@ pub fn compile_all(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
         found.extend(diagnostics);
         let Some(plan) = plan else { continue };
         let views = plan.tables.iter().filter(|table| table.served).map(|table| table.name.clone());
-        let names: Vec<(&str, String)> = std::iter::once(("projection", plan.name.clone()))
-            .chain(views.map(|view| ("view", view)))
-            .collect();
+        let names: Vec<(&str, String)> =
+            std::iter::once(("projection", plan.name.clone())).chain(views.map(|view| ("view", view))).collect();
         for (what, name) in names {
             if let Some(other) = taken.insert(format!("{what} {name}"), file.path.clone()) {
                 found.push(Diagnostic {
@@ -130,9 +129,12 @@ impl Build<'_> {
     fn projection(&self, projection: &Projection) -> Plan {
         self.identifier(&projection.projection, "projection", LONGEST_PROJECTION);
         if projection.sources.is_empty() {
-            self.error("no-source", &projection.projection.span, "the projection has no sources", Some(
-                "sources: { orders: { topic: shop.orders } }",
-            ));
+            self.error(
+                "no-source",
+                &projection.projection.span,
+                "the projection has no sources",
+                Some("sources: { orders: { topic: shop.orders } }"),
+            );
         }
         let mut sources: Vec<super::Source> =
             projection.sources.iter().map(|(name, source)| self.source(name, source)).collect();

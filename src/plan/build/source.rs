@@ -23,8 +23,14 @@ impl Build<'_> {
             }
             (Format::CloudEvents, None) => None,
             (Format::Json, None) => {
-                let help = "for example `type: data.kind`, `type: headers.type` or, for a topic of one type, \"'Changed'\"";
-                self.error("no-type", &name.span, "plain JSON has no event type of its own; say where it is", Some(help));
+                let help =
+                    "for example `type: data.kind`, `type: headers.type` or, for a topic of one type, \"'Changed'\"";
+                self.error(
+                    "no-type",
+                    &name.span,
+                    "plain JSON has no event type of its own; say where it is",
+                    Some(help),
+                );
                 None
             }
             (Format::Json, Some(expr)) => {

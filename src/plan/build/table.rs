@@ -29,7 +29,12 @@ impl Build<'_> {
         let mut written: IndexMap<Name, spec::Table> = projection.tables.clone();
         if uses_short && !written.is_empty() {
             let help = "move the top-level `key`, `columns` and `handlers` into a table of their own";
-            self.error("two-forms", &projection.projection.span, "the projection has `tables` and a table at its top level", Some(help));
+            self.error(
+                "two-forms",
+                &projection.projection.span,
+                "the projection has `tables` and a table at its top level",
+                Some(help),
+            );
         } else if uses_short {
             written.insert(projection.projection.clone(), short);
         }
@@ -225,12 +230,19 @@ impl Build<'_> {
             let sources = owners.of(at);
             let sets = has(Fold::Set) || has(Fold::SetIfPresent);
             if sources.len() > 1 && sets {
-                let message = format!("`{}` is set by two sources ({}): the later to be read wins", column.name, sources.join(", "));
+                let message = format!(
+                    "`{}` is set by two sources ({}): the later to be read wins",
+                    column.name,
+                    sources.join(", ")
+                );
                 let help = "let each source have a column of its own".to_string();
                 self.sink.warning("two-owners", &name.span, message, Some(help));
             }
             if sources.len() > 1 && has(Fold::Add) && owners.deletes.iter().any(|source| sources.contains(source)) {
-                let message = format!("`{}` is added to by several sources, one of which deletes: its part cannot be taken out", column.name);
+                let message = format!(
+                    "`{}` is added to by several sources, one of which deletes: its part cannot be taken out",
+                    column.name
+                );
                 self.error("shared-sum", &name.span, message, Some("let each source add to a column of its own"));
             }
             if sources.is_empty() {
@@ -245,15 +257,25 @@ impl Build<'_> {
         for (at, column) in plan.columns.iter().enumerate().filter(|(_, c)| c.not_null && c.shape.default.is_null()) {
             let Some((name, _)) = table.columns.iter().find(|(name, _)| name.value == column.name) else { continue };
             let begins = |handler: &&Handler| !plan.presence || handler.presence.begun != 0;
-            let fills = |handler: &Handler| handler.effects.iter().any(|e| usize::from(e.column) == at && e.fold != Fold::SetIfPresent);
+            let fills = |handler: &Handler| {
+                handler.effects.iter().any(|e| usize::from(e.column) == at && e.fold != Fold::SetIfPresent)
+            };
             if let Some(handler) = plan.handlers.iter().filter(begins).find(|handler| !fills(handler)) {
                 let message = format!(
                     "`{}` is not_null, but the handler on line {} makes a row without it",
                     column.name, handler.line
                 );
-                self.error("unfilled-not-null", &name.span, message, Some("set it there, or give the column a `default`"));
+                self.error(
+                    "unfilled-not-null",
+                    &name.span,
+                    message,
+                    Some("set it there, or give the column a `default`"),
+                );
             } else if owners.creators > 1 && !owners.deletes.is_empty() {
-                let message = format!("`{}` is not_null, but a source that deletes would clear it while another keeps the row", column.name);
+                let message = format!(
+                    "`{}` is not_null, but a source that deletes would clear it while another keeps the row",
+                    column.name
+                );
                 self.error("unfilled-not-null", &name.span, message, Some("give the column a `default`"));
             }
         }

@@ -72,7 +72,12 @@ fn syntax_error(text: &str, errors: &cel::ParseErrors) -> Misread {
     } else {
         None
     };
-    Misread { code: "bad-expression", message: format!("not an expression: {brief}"), help, span: at..text.len().max(at + 1) }
+    Misread {
+        code: "bad-expression",
+        message: format!("not an expression: {brief}"),
+        help,
+        span: at..text.len().max(at + 1),
+    }
 }
 
 struct Pass<'c, 'p> {
@@ -131,7 +136,9 @@ impl Pass<'_, '_> {
                 let sign = if negative && !written.starts_with('-') { "-" } else { "" };
                 match parse_number(&format!("{sign}{written}")) {
                     Some(number) => (Node::Const(number), Kind::Number),
-                    None => return Err(self.wrong(ast, "bad-expression", format!("`{written}` is not a number"), None)),
+                    None => {
+                        return Err(self.wrong(ast, "bad-expression", format!("`{written}` is not a number"), None));
+                    }
                 }
             }
             LiteralValue::Bytes(_) => {
@@ -171,9 +178,7 @@ impl Pass<'_, '_> {
             "id" if below.is_empty() => Ok((Node::Meta(Meta::Id), Kind::Text)),
             "subject" if below.is_empty() => Ok((Node::Meta(Meta::Subject), Kind::Text)),
             "time" if below.is_empty() => Ok((Node::Meta(Meta::Time), Kind::Time)),
-            "headers" if below.len() == 1 => {
-                Ok((Node::Header { name: below[0].clone(), required: true }, Kind::Text))
-            }
+            "headers" if below.len() == 1 => Ok((Node::Header { name: below[0].clone(), required: true }, Kind::Text)),
             "topic" if below.len() == 1 => {
                 if !self.compiler.captures.contains(&below[0]) {
                     let help = suggest(&below[0], self.compiler.captures.iter().map(String::as_str))
@@ -210,7 +215,12 @@ impl Pass<'_, '_> {
             }
             None => {
                 let known = RECORD.iter().map(|(name, ..)| *name);
-                Err(self.wrong(ast, "unknown-name", format!("a record has no `{}`", below[0]), suggest(&below[0], known)))
+                Err(self.wrong(
+                    ast,
+                    "unknown-name",
+                    format!("a record has no `{}`", below[0]),
+                    suggest(&below[0], known),
+                ))
             }
         }
     }
@@ -352,7 +362,12 @@ impl Pass<'_, '_> {
                 return Err(self.later(ast, name));
             }
             let known = FUNCTIONS.iter().map(|entry| entry.name).chain(["opt", "has", "matches"]);
-            return Err(self.wrong(ast, "unknown-function", format!("there is no function `{name}`"), suggest(name, known)));
+            return Err(self.wrong(
+                ast,
+                "unknown-function",
+                format!("there is no function `{name}`"),
+                suggest(name, known),
+            ));
         };
         if !entry.arguments.contains(&arguments.len()) {
             let message = format!("`{name}` does not take {} arguments", arguments.len());
@@ -396,10 +411,7 @@ impl Pass<'_, '_> {
 }
 
 fn common_kind(kinds: impl Iterator<Item = Kind>) -> Kind {
-    kinds
-        .filter(|kind| *kind != Kind::Null)
-        .reduce(|a, b| if a == b { a } else { Kind::Any })
-        .unwrap_or(Kind::Null)
+    kinds.filter(|kind| *kind != Kind::Null).reduce(|a, b| if a == b { a } else { Kind::Any }).unwrap_or(Kind::Null)
 }
 
 fn comparison(name: &str) -> Option<Comparison> {

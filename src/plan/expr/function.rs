@@ -62,8 +62,19 @@ pub const FUNCTIONS: &[Entry] = &[
 
 /// Functions of the language that this release does not have; they are refused by name.
 pub const LATER: &[&str] = &[
-    "substring", "split", "exists", "duration", "urlDecode", "padStart", "padEnd", "digits", "extract",
-    "decimalFromBytes", "dateFromDays", "timestampMillis", "timestampMicros",
+    "substring",
+    "split",
+    "exists",
+    "duration",
+    "urlDecode",
+    "padStart",
+    "padEnd",
+    "digits",
+    "extract",
+    "decimalFromBytes",
+    "dateFromDays",
+    "timestampMillis",
+    "timestampMicros",
 ];
 
 impl Function {
@@ -116,9 +127,7 @@ impl Function {
             }
             Function::Abs => Value::Decimal(number(&arguments[0])?.abs()),
             Function::Bucket => Value::Time(bucket(time(&arguments[0])?, text(1)?, zone(arguments.get(2))?)?),
-            Function::Date => {
-                Value::Date(date_to_days(time(&arguments[0])?.to_zoned(zone(arguments.get(1))?).date()))
-            }
+            Function::Date => Value::Date(date_to_days(time(&arguments[0])?.to_zoned(zone(arguments.get(1))?).date())),
             Function::Timestamp => Value::Time(time(&arguments[0])?.as_microsecond()),
         })
     }

@@ -32,12 +32,25 @@ pub const FIRST_ELEMENT: ScopeId = 2;
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
     Const(Value),
-    Path { scope: ScopeId, slot: usize, name: String },
+    Path {
+        scope: ScopeId,
+        slot: usize,
+        name: String,
+    },
     /// `opt(path)`: NULL when missing.
-    Opt { scope: ScopeId, slot: usize },
-    Has { scope: ScopeId, slot: usize },
+    Opt {
+        scope: ScopeId,
+        slot: usize,
+    },
+    Has {
+        scope: ScopeId,
+        slot: usize,
+    },
     Meta(Meta),
-    Header { name: String, required: bool },
+    Header {
+        name: String,
+        required: bool,
+    },
     HasHeader(String),
     Capture(String),
     Not(Box<Node>),
