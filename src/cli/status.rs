@@ -1,6 +1,7 @@
 //! `projector status`
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use comfy_table::Table;
 use serde_json::json;
@@ -44,9 +45,9 @@ fn ends(settings: &Settings, known: &[ProjectionStatus]) -> Result<Ends, SourceE
     let mut ends = Ends::new();
     for partition in known.iter().flat_map(|projection| &projection.partitions) {
         let partition = Partition::new(partition.topic.clone(), partition.partition);
-        if !ends.contains_key(&partition) {
-            let offsets = consumer.offsets(&partition)?;
-            ends.insert(partition, offsets.high);
+        if let Entry::Vacant(unknown) = ends.entry(partition) {
+            let offsets = consumer.offsets(unknown.key())?;
+            unknown.insert(offsets.high);
         }
     }
     Ok(ends)

@@ -39,10 +39,11 @@ pub fn run(plan: &Plan, file: &Arc<SourceFile>) -> Result<Vec<Report>, Vec<Diagn
     if sink.has_errors() { Err(sink.into_diagnostics()) } else { Ok(reports.unwrap_or_default()) }
 }
 
+type Way = fn(&Plan, &[case::Encoded]) -> Result<Model, String>;
+
 fn run_case(plan: &Plan, case: &Case, sink: &Sink) -> Vec<String> {
     let events = case::encode(plan, case, sink);
-    let ways: [(&str, fn(&Plan, &[case::Encoded]) -> Result<Model, String>); 2] =
-        [("event by event", Model::one_by_one), ("as one batch", Model::in_one_batch)];
+    let ways: [(&str, Way); 2] = [("event by event", Model::one_by_one), ("as one batch", Model::in_one_batch)];
     for (way, fold) in ways {
         let differences = match (fold(plan, &events), &case.error) {
             (Ok(_), Some(error)) => {

@@ -4,6 +4,7 @@ mod build;
 pub mod expr;
 pub mod types;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use regex::Regex;
@@ -93,24 +94,40 @@ pub enum Start {
     At(i64),
 }
 
-/// Which handlers take an event type: (table, handler) pairs in the order of the file.
+/// (table, handler) pairs in the order of the file.
+pub type HandlerIds = Vec<(usize, usize)>;
+
+/// Which handlers take an event type.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
-    exact: HashMap<String, Vec<(usize, usize)>>,
-    /// Patterns by table, most specific first: the prefix, and the handlers.
-    prefixes: Vec<Vec<(String, Vec<(usize, usize)>)>>,
+    exact: HashMap<String, HandlerIds>,
+    /// One for each table that the source feeds.
+    patterns: Vec<Patterns>,
+}
+
+/// A table's patterns that end in a star, as prefixes, the most specific first.
+#[derive(Debug, Clone, Default)]
+struct Patterns(Vec<(String, HandlerIds)>);
+
+impl Patterns {
+    /// The handlers of the most specific pattern that matches; of a table, it alone applies.
+    fn best(&self, type_: &str) -> &[(usize, usize)] {
+        let found = self.0.iter().find(|(prefix, _)| type_.starts_with(prefix.as_str()));
+        found.map_or(&[], |(_, handlers)| handlers)
+    }
 }
 
 impl Routes {
     /// The handlers of an event type; empty when no table takes it.
-    pub fn handlers(&self, type_: &str) -> std::borrow::Cow<'_, [(usize, usize)]> {
-        if let Some(found) = self.exact.get(type_) {
-            return found.into();
+    pub fn handlers(&self, type_: &str) -> Cow<'_, [(usize, usize)]> {
+        match self.exact.get(type_) {
+            Some(found) => found.into(),
+            None => self.patterns.iter().flat_map(|patterns| patterns.best(type_)).copied().collect::<Vec<_>>().into(),
         }
-        let best = |table: &Vec<(String, Vec<(usize, usize)>)>| {
-            table.iter().find(|(prefix, _)| type_.starts_with(prefix.as_str())).map(|(_, handlers)| handlers.clone())
-        };
-        self.prefixes.iter().filter_map(best).flatten().collect::<Vec<_>>().into()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.patterns.iter().all(|patterns| patterns.0.is_empty())
     }
 }
 

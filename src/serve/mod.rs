@@ -23,10 +23,17 @@ const FRESH: Duration = Duration::from_secs(5);
 
 const JSON: &str = "application/json; charset=utf-8";
 
+/// The served schema's relations, and when they were read.
+#[derive(Default)]
+struct Known {
+    read_at: Option<Instant>,
+    relations: Arc<HashMap<String, Relation>>,
+}
+
 struct Endpoint {
     pool: PgPool,
     settings: Serve,
-    relations: RwLock<(Option<Instant>, Arc<HashMap<String, Relation>>)>,
+    relations: RwLock<Known>,
 }
 
 /// An error in the shape that PostgREST's clients know.
@@ -162,12 +169,13 @@ impl Endpoint {
     async fn relations(&self, now: bool) -> Result<Arc<HashMap<String, Relation>>, Problem> {
         if !now {
             let known = self.relations.read().unwrap_or_else(|e| e.into_inner());
-            if known.0.is_some_and(|at| at.elapsed() < FRESH) {
-                return Ok(known.1.clone());
+            if known.read_at.is_some_and(|at| at.elapsed() < FRESH) {
+                return Ok(known.relations.clone());
             }
         }
         let read = Arc::new(read::relations(&self.pool, &self.settings.schema).await?);
-        *self.relations.write().unwrap_or_else(|e| e.into_inner()) = (Some(Instant::now()), read.clone());
+        *self.relations.write().unwrap_or_else(|e| e.into_inner()) =
+            Known { read_at: Some(Instant::now()), relations: read.clone() };
         Ok(read)
     }
 }

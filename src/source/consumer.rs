@@ -95,7 +95,7 @@ impl Context {
     fn complain(&self, message: String) {
         const AGAIN: Duration = Duration::from_secs(300);
         let mut last = self.complaint.lock().unwrap_or_else(|e| e.into_inner());
-        if !last.as_ref().is_some_and(|(_, at)| at.elapsed() < AGAIN) {
+        if last.as_ref().is_none_or(|(_, at)| at.elapsed() >= AGAIN) {
             tracing::warn!("Kafka: {message}; trying on");
             *last = Some((message, Instant::now()));
         }

@@ -169,7 +169,7 @@ impl<'de> de::Deserializer<'de> for Recovering<'de> {
                 }
                 _ => visitor.visit_newtype_struct(self),
             },
-            JSON => visitor.visit_string(self.node.to_json()),
+            JSON => visitor.visit_str(&self.node.to_json()),
             _ => visitor.visit_newtype_struct(self),
         }
     }

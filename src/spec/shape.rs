@@ -210,8 +210,8 @@ impl<'de> Deserialize<'de> for Literal {
                 f.write_str("any value")
             }
 
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Literal, E> {
-                Ok(Literal(text))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Literal, E> {
+                Ok(Literal(text.to_string()))
             }
         }
         deserializer.deserialize_newtype_struct(JSON, Text)

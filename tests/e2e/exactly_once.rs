@@ -41,14 +41,14 @@ tables:
 
 /// What the naive model makes of the events: by key, (count, sum in cents, last).
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     keys: BTreeMap<String, (u64, u64, u64)>,
     buckets: BTreeMap<String, (u64, u64)>,
 }
 
 impl Tally {
     /// The next events, and what they count.
-    fn more(&mut self, from: u64, count: u64) -> Vec<Message> {
+    pub fn more(&mut self, from: u64, count: u64) -> Vec<Message> {
         let mut dice = Dice(from + 1);
         let mut messages = Vec::new();
         for seq in from..from + count {
@@ -100,15 +100,19 @@ impl Tally {
 
 fn world(name: &str) -> World {
     let world = World::new(name);
+    tally_world(&world);
+    world
+}
+
+pub fn tally_world(world: &World) {
     world.create_topic("events", PARTITIONS as i32, &[]);
     world.projection("tally.yaml", TALLY);
-    world
 }
 
 /// Small batches, so that there are many commits to die in.
 const SMALL: (&str, &str) = ("PROJECTOR__FOLD__FAR_BEHIND", "1000000000");
 
-fn settle(world: &World, tally: &Tally) -> Result<(), String> {
+pub fn settle(world: &World, tally: &Tally) -> Result<(), String> {
     world.try_applied("tally", "events")?;
     tally.check(world)
 }

@@ -8,5 +8,6 @@ mod endpoint;
 mod exactly_once;
 mod history;
 mod proxy;
+mod restarts;
 mod rows;
 mod world;

@@ -8,7 +8,7 @@ use crate::json_paths::Paths;
 use crate::patch::Presence;
 use crate::plan::expr::{Compiler, Expr as Compiled, Node};
 use crate::plan::types::{ColumnType, Kind};
-use crate::plan::{Effect, Fold, ForEach, Handler, Routes, Source, Table};
+use crate::plan::{Effect, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
 use crate::spec::diagnostic::suggest;
 use crate::spec::{self, Expr, KeyFormat, Name, Named};
 
@@ -33,7 +33,7 @@ impl Build<'_> {
                 self.error("unknown-source", &source_name.span, message, help.as_deref());
                 continue;
             };
-            let mut patterns: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
+            let mut patterns: HashMap<String, HandlerIds> = HashMap::new();
             let mut creates = false;
             for (pattern, handlers) in types {
                 let mut ids = Vec::new();
@@ -336,32 +336,26 @@ impl HandlerScope<'_, '_> {
     }
 }
 
-/// Adds a table's patterns to a source's routes: the most specific pattern of a table is the one that applies there.
-fn route(routes: &mut Routes, patterns: HashMap<String, Vec<(usize, usize)>>) {
-    let mut prefixes: Vec<(String, Vec<(usize, usize)>)> = Vec::new();
+/// Adds a table's patterns to a source's routes.
+fn route(routes: &mut Routes, written: HashMap<String, HandlerIds>) {
+    let mut patterns = Patterns::default();
     let mut exact = Vec::new();
-    for (pattern, handlers) in patterns {
+    for (pattern, handlers) in written {
         match pattern.strip_suffix('*') {
-            Some(prefix) => prefixes.push((prefix.to_string(), handlers)),
+            Some(prefix) => patterns.0.push((prefix.to_string(), handlers)),
             None => exact.push((pattern, handlers)),
         }
     }
-    prefixes.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then(a.cmp(b)));
-    let fallback = |type_: &str, tables: &[Vec<(String, Vec<(usize, usize)>)>]| -> Vec<(usize, usize)> {
-        let best = |table: &Vec<(String, Vec<(usize, usize)>)>| {
-            table.iter().find(|(prefix, _)| type_.starts_with(prefix.as_str())).map(|(_, handlers)| handlers.clone())
-        };
-        tables.iter().filter_map(best).flatten().collect()
-    };
+    patterns.0.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then(a.cmp(b)));
     // A type that an earlier table names exactly may match a pattern of this one, and the other way round.
     for (type_, handlers) in routes.exact.iter_mut() {
         if !exact.iter().any(|(other, _)| other == type_) {
-            handlers.extend(fallback(type_, std::slice::from_ref(&prefixes)));
+            handlers.extend(patterns.best(type_));
         }
     }
     for (type_, handlers) in exact {
-        let earlier = fallback(&type_, &routes.prefixes);
+        let earlier = routes.patterns.iter().flat_map(|patterns| patterns.best(&type_)).copied().collect();
         routes.exact.entry(type_).or_insert(earlier).extend(handlers);
     }
-    routes.prefixes.push(prefixes);
+    routes.patterns.push(patterns);
 }

@@ -154,7 +154,7 @@ impl Build<'_> {
 
     fn unused_sources(&self, projection: &Projection, sources: &[super::Source]) {
         for ((name, _), source) in projection.sources.iter().zip(sources) {
-            if source.routes.exact.is_empty() && source.routes.prefixes.iter().all(Vec::is_empty) {
+            if source.routes.is_empty() {
                 let message = format!("no table has handlers for the source `{}`", name.value);
                 self.sink.warning("unused-source", &name.span, message, None);
             }
