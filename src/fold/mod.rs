@@ -46,6 +46,9 @@ pub fn fold(plan: &Plan, source: usize, event: &Event<'_>) -> Result<RowPatches,
             None => patches.extend(scene.row(*table_at, &[])?),
             Some(for_each) => {
                 let raw = for_each.list.raw(&Env { event, elements: &[] });
+                if raw.is_none_or(|raw| raw == "null") && for_each.list.is_optional() {
+                    continue;
+                }
                 let items = scene.elements(raw, &for_each.list.text)?;
                 let paths = &source.scopes[for_each.scope];
                 // Scopes of elements are numbered across the source; this handler reads its own alone.

@@ -207,7 +207,9 @@ impl Lane {
                 self.consumer.pause(waiting)?;
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
-                tracing::info!("{}: a lane owns {}", self.running.plan.name, names.join(", "));
+                if !names.is_empty() {
+                    tracing::info!("{}: a lane owns {}", self.running.plan.name, names.join(", "));
+                }
             }
             GroupEvent::Revoked { partitions, lost } => {
                 if !lost {

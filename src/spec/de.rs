@@ -139,6 +139,8 @@ impl<'de> de::Deserializer<'de> for Recovering<'de> {
         if let Some(meant) = traps::tagged_expression(self.node) {
             let help = Some(format!("YAML takes the `!` for a tag; quote the expression: \"{meant}\""));
             self.sink.error("yaml-trap", &self.node.span, "a leading `!` does not reach us", help);
+            // What is told once is not told again as an expression that is missing.
+            return visitor.visit_borrowed_str("true");
         }
         visitor.visit_borrowed_str(self.scalar("a single value"))
     }

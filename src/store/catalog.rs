@@ -225,15 +225,23 @@ async fn collision(
     Ok(None)
 }
 
+/// Refuses a database without a catalog, and one whose catalog needs a newer program.
+///
+/// # Errors
+/// What to do about it.
+pub async fn require(pool: &PgPool) -> Result<(), StoreError> {
+    if !catalog_exists(pool).await? {
+        return Err(StoreError::Catalog("the database has no catalog yet. Make it with: projector apply".into()));
+    }
+    refuse_if_too_old(pool).await
+}
+
 /// The live generations of these plans.
 ///
 /// # Errors
 /// When the catalog is missing or differs from the files, with the command to type.
 pub async fn live_generations(pool: &PgPool, plans: &[Plan]) -> Result<Vec<Generation>, StoreError> {
-    if !catalog_exists(pool).await? {
-        return Err(StoreError::Catalog("the database has no catalog yet. Make it with: projector apply".into()));
-    }
-    refuse_if_too_old(pool).await?;
+    require(pool).await?;
     let rows = sqlx::query(
         "SELECT g.id, g.projection, g.number, g.semantics_version, d.digest
          FROM projector.generations g JOIN projector.definitions d ON d.id = g.definition_id WHERE g.state = 'live'",

@@ -35,6 +35,7 @@ pub struct PartitionStatus {
 /// # Errors
 /// What Postgres says.
 pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreError> {
+    super::catalog::require(pool).await?;
     let generations = sqlx::query(
         "SELECT g.id, g.projection, g.number, h.code, h.message, h.topic, h.partition, h.\"offset\"
          FROM projector.generations g LEFT JOIN projector.halts h ON h.generation_id = g.id

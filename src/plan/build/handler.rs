@@ -10,7 +10,7 @@ use crate::plan::expr::{Compiler, Expr as Compiled, Node};
 use crate::plan::types::{ColumnType, Kind};
 use crate::plan::{Effect, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
 use crate::spec::diagnostic::suggest;
-use crate::spec::{self, Expr, KeyFormat, Name, Named};
+use crate::spec::{self, Expr, Name, Named};
 
 impl Build<'_> {
     /// Compiles a table's handlers into `plan`, and routes the sources' events to them.
@@ -106,10 +106,14 @@ impl Build<'_> {
             ("ignore", &handler.ignore),
         ]);
         let captures = source::capture_names(&source.topics);
-        let json_key = source.key_format == KeyFormat::Json;
         let mut scope = HandlerScope {
             build: *self,
-            compiler: Compiler { scopes: &mut source.scopes, elements: vec![], captures, json_key },
+            compiler: Compiler {
+                scopes: &mut source.scopes,
+                elements: vec![],
+                captures,
+                key_format: source.key_format,
+            },
         };
         let for_each = scope.for_each(handler);
         let key = scope.key(place, handler, written, plan);

@@ -7,7 +7,7 @@ use crate::json_paths::Paths;
 use crate::plan::expr::{Compiler, KEY};
 use crate::plan::types::Kind;
 use crate::plan::{Routes, Source, Start, Topics};
-use crate::spec::{self, Format, KeyFormat, Name};
+use crate::spec::{self, Format, Name};
 use crate::value::parse_time;
 
 impl Build<'_> {
@@ -35,8 +35,8 @@ impl Build<'_> {
             }
             (Format::Json, Some(expr)) => {
                 let captures = capture_names(&topics);
-                let json_key = source.key_format == KeyFormat::Json;
-                let mut compiler = Compiler { scopes: &mut scopes, elements: vec![], captures, json_key };
+                let mut compiler =
+                    Compiler { scopes: &mut scopes, elements: vec![], captures, key_format: source.key_format };
                 match compiler.compile(&expr.value.0) {
                     Ok(compiled) if matches!(compiled.kind, Kind::Text | Kind::Any) => Some(compiled),
                     Ok(compiled) => {

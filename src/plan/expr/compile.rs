@@ -8,6 +8,7 @@ use super::function::{BUCKETS, Entry, FUNCTIONS, Function, LATER};
 use super::{Arithmetic, Comparison, DATA, Expr, KEY, Meta, Node, ScopeId};
 use crate::json_paths::Paths;
 use crate::plan::types::Kind;
+use crate::spec::KeyFormat;
 use crate::spec::diagnostic::suggest;
 use crate::value::{Value, parse_number};
 
@@ -19,8 +20,8 @@ pub struct Compiler<'p> {
     pub elements: Vec<(String, ScopeId)>,
     /// Named captures of the source's topic expression.
     pub captures: Vec<String>,
-    /// Record keys are JSON, so that expressions may read below `record.key`.
-    pub json_key: bool,
+    /// How the source's record keys are read.
+    pub key_format: KeyFormat,
 }
 
 /// Why a text is no expression.
@@ -204,8 +205,14 @@ impl Pass<'_, '_> {
     }
 
     fn record(&mut self, ast: &IdedExpr, below: &[String], whole: String) -> Compiled {
-        if below[0] == "key" && self.compiler.json_key {
-            return Ok(self.slot(KEY, &below[1..], whole));
+        match self.compiler.key_format {
+            KeyFormat::Json if below[0] == "key" => return Ok(self.slot(KEY, &below[1..], whole)),
+            KeyFormat::Bytes if below == ["key"] => return Ok((Node::Meta(Meta::RecordKeyBytes), Kind::Text)),
+            KeyFormat::None if below[0] == "key" => {
+                let message = "the source says `key_format: none`: there is no key to read";
+                return Err(self.wrong(ast, "unknown-name", message, None));
+            }
+            _ => {}
         }
         match RECORD.iter().find(|(name, ..)| *name == below[0]) {
             Some((_, meta, kind)) if below.len() == 1 => Ok((Node::Meta(*meta), *kind)),

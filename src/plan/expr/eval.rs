@@ -72,6 +72,11 @@ impl Expr {
         Ok(truth(eval(&self.node, env)?)?.unwrap_or(false))
     }
 
+    /// `opt(path)`: nothing there is as good as nothing in it.
+    pub fn is_optional(&self) -> bool {
+        matches!(self.node, Node::Opt { .. })
+    }
+
     /// The raw JSON that a path expression stands at, for `for_each`.
     pub fn raw<'a>(&self, env: &Env<'_, 'a>) -> Option<&'a str> {
         match &self.node {
@@ -164,6 +169,7 @@ fn eval_meta(meta: Meta, env: &Env<'_, '_>) -> Result<Value, Failure> {
             Some(bytes) => utf8(bytes, "the record key")?,
             None => Value::Null,
         },
+        Meta::RecordKeyBytes => event.record.key.map_or(Value::Null, |bytes| Value::text(&hex::encode(bytes))),
         Meta::RecordTopic => Value::text(event.record.topic),
         Meta::RecordPartition => Value::Int(event.record.partition.into()),
         Meta::RecordOffset => Value::Int(event.record.offset),

@@ -73,6 +73,8 @@ pub(crate) enum Meta {
     Subject,
     Time,
     RecordKey,
+    /// The key as lower-case hexadecimal text.
+    RecordKeyBytes,
     RecordTopic,
     RecordPartition,
     RecordOffset,

@@ -4,7 +4,12 @@ use crate::json_paths::Paths;
 
 fn with_data(text: &str, data: &str) -> Result<Value, String> {
     let mut scopes = vec![Paths::default(), Paths::default()];
-    let mut compiler = Compiler { scopes: &mut scopes, elements: vec![], captures: vec![], json_key: false };
+    let mut compiler = Compiler {
+        scopes: &mut scopes,
+        elements: vec![],
+        captures: vec![],
+        key_format: crate::spec::KeyFormat::String,
+    };
     let expr = compiler.compile(text).map_err(|e| format!("{}: {}", e.code, e.message))?;
     let record = Record {
         topic: "t",
@@ -103,7 +108,12 @@ fn text_compares_by_bytes() {
 #[test]
 fn a_misread_points_at_its_place() {
     let mut scopes = vec![Paths::default(), Paths::default()];
-    let mut compiler = Compiler { scopes: &mut scopes, elements: vec![], captures: vec![], json_key: false };
+    let mut compiler = Compiler {
+        scopes: &mut scopes,
+        elements: vec![],
+        captures: vec![],
+        key_format: crate::spec::KeyFormat::String,
+    };
     let misread = compiler.compile("1 + dta.x").unwrap_err();
     assert_eq!(&"1 + dta.x"[misread.span], "dta");
 }
