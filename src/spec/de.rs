@@ -58,6 +58,7 @@ impl<'a> Recovering<'a> {
 
     fn scalar(&self, expected: &str) -> &'a str {
         match &self.node.kind {
+            Kind::Scalar { .. } if self.node.is_null() => "",
             Kind::Scalar { text, .. } => text,
             _ => {
                 self.wrong(expected);
@@ -138,7 +139,11 @@ impl<'de> de::Deserializer<'de> for Recovering<'de> {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         if let Some(meant) = traps::tagged_expression(self.node) {
             let help = Some(format!("YAML takes the `!` for a tag; quote the expression: \"{meant}\""));
-            self.sink.error("yaml-trap", &self.node.span, "a leading `!` does not reach us", help);
+            // An empty node stands where the next one begins; the tag is before it.
+            let tag = self.node.tag.as_deref().unwrap_or_default();
+            let at = self.sink.file.text[..self.node.span.start].rfind(tag);
+            let span = at.map_or(self.node.span.clone(), |at| at..at + meant.len());
+            self.sink.error("yaml-trap", &span, "a leading `!` does not reach us", help);
             // What is told once is not told again as an expression that is missing.
             return visitor.visit_borrowed_str("true");
         }

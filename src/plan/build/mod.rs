@@ -186,3 +186,6 @@ fn definition(projection: &Projection) -> String {
     strip(&mut value);
     value.to_string()
 }
+
+#[cfg(test)]
+mod tests;
