@@ -165,9 +165,9 @@ impl Lane {
                 self.end_waits()?;
             }
             let wait = self.patience();
-            let idle = self.fetch(wait)?;
-            self.follow_ends(idle && !wait.is_zero());
-            if self.is_due(idle) {
+            let fetched = self.fetch(wait)?;
+            self.follow_ends(fetched == Fetched::Nothing && !wait.is_zero());
+            if self.is_due(fetched != Fetched::Message) {
                 self.seal()?;
             }
         }
@@ -234,14 +234,14 @@ impl Lane {
         }
     }
 
-    /// Polls once and folds what came. True when nothing was there.
-    fn fetch(&mut self, wait: Duration) -> Result<bool, End> {
+    /// Polls once and folds what came.
+    fn fetch(&mut self, wait: Duration) -> Result<Fetched, End> {
         match self.consumer.poll(wait) {
             Polled::Message(message) => {
                 let partition = Partition::new(message.topic(), message.partition());
                 // What a seek or a rebalance left in the queue is not ours to fold.
                 let Some(owned) = self.owned.get_mut(&partition).filter(|owned| message.offset() >= owned.next) else {
-                    return Ok(false);
+                    return Ok(Fetched::Message);
                 };
                 match fold_message(&self.running, owned.source, &message, &self.limit, &mut self.batch) {
                     Folded::Taken => {
@@ -250,37 +250,38 @@ impl Lane {
                         owned.next = message.offset() + 1;
                         self.opened.get_or_insert_with(Instant::now);
                         self.outage.over(&self.running.plan.name);
-                        Ok(false)
+                        Ok(Fetched::Message)
                     }
                     Folded::Untouched(halt) => self.stop_before(halt, false),
                     Folded::Halfway(halt) => self.stop_before(halt, true),
                 }
             }
-            Polled::Nothing => Ok(true),
+            Polled::Nothing => Ok(Fetched::Nothing),
+            Polled::EndOfPartition => Ok(Fetched::Word),
             Polled::NoTopic => {
                 if !self.missing_topic_told {
                     self.missing_topic_told = true;
                     tracing::info!("{}: a topic does not exist yet; waiting for it", self.running.plan.name);
                 }
-                Ok(true)
+                Ok(Fetched::Word)
             }
             Polled::OutOfRange => Err(self.out_of_range()),
             Polled::Problem(error) => {
                 // librdkafka tries on at its own pace; a pause here would only let its messages queue up.
                 let _ = self.outage.failed(&self.running.plan.name, &error);
-                Ok(true)
+                Ok(Fetched::Word)
             }
         }
     }
 
     /// An event cannot be applied: commit what is before it, then halt. When the batch already holds a part of the event
     /// it is folded again up to the event.
-    fn stop_before(&mut self, halt: Halt, halfway: bool) -> Result<bool, End> {
+    fn stop_before(&mut self, halt: Halt, halfway: bool) -> Result<Fetched, End> {
         if halfway && !proof::sabotaged(Sabotage::Refold) {
             let Some(place) = halt.place.clone() else { return Err(End::Halted(halt)) };
             self.limit = Limit::Before { place, halt };
             self.reload("a batch is folded again without an event that cannot be applied")?;
-            return Ok(false);
+            return Ok(Fetched::Message);
         }
         self.flush(Duration::from_secs(self.running.settings.shutdown_s))?;
         Err(End::Halted(halt))
@@ -515,6 +516,16 @@ impl Lane {
             Err(end) => end,
         }
     }
+}
+
+/// What one poll brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    Message,
+    /// Something about the topics or the brokers; messages may stand behind it in the queue.
+    Word,
+    /// The queue is empty.
+    Nothing,
 }
 
 enum Folded {

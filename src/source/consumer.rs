@@ -60,7 +60,10 @@ pub enum GroupEvent {
 /// What one poll brought.
 pub enum Polled<'c> {
     Message(BorrowedMessage<'c>),
+    /// The whole wait was in vain: the queue is empty.
     Nothing,
+    /// A partition's end was reached; messages of others may stand behind this in the queue.
+    EndOfPartition,
     /// A topic that is subscribed to does not exist yet.
     NoTopic,
     /// The log no longer has the offset that was asked for.
@@ -244,7 +247,8 @@ impl Consumer {
 
     pub fn poll(&self, timeout: Duration) -> Polled<'_> {
         match self.inner.poll(timeout) {
-            None | Some(Err(KafkaError::PartitionEOF(_))) => Polled::Nothing,
+            None => Polled::Nothing,
+            Some(Err(KafkaError::PartitionEOF(_))) => Polled::EndOfPartition,
             Some(Ok(message)) => {
                 *self.context().complaint.lock().unwrap_or_else(|e| e.into_inner()) = None;
                 Polled::Message(message)

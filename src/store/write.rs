@@ -150,6 +150,12 @@ impl Target<'_> {
         format!("s.{}::{}", ident(&column.name), self.sql_type(column))
     }
 
+    /// The condition under which a row `t` is the one that `s` means.
+    fn same_key(&self) -> String {
+        let same = |column: &Column| format!("t.{} = {}", ident(&column.name), self.selected(column));
+        self.table.key.iter().map(same).collect::<Vec<_>>().join(" AND ")
+    }
+
     async fn upsert(
         &self,
         connection: &mut PgConnection,
@@ -266,19 +272,13 @@ impl Target<'_> {
     ) -> Result<Vec<Row>, StoreError> {
         let mut columns = vec![if self.table.presence { format!("t.{PRESENCE}") } else { "0".into() }];
         columns.extend(read.iter().map(|at| format!("t.{}::text", ident(&self.table.columns[*at].name))));
-        let on: Vec<String> = self
-            .table
-            .key
-            .iter()
-            .map(|column| format!("t.{} = {}", ident(&column.name), self.selected(column)))
-            .collect();
         let unnest = self.unnest(&[], &[("ordinal", "bigint[]")]);
         let lock = if proof::sabotaged(Sabotage::RowLocks) { "" } else { " FOR UPDATE OF t" };
         let sql = format!(
             "SELECT {} FROM {unnest} JOIN {} AS t ON {} ORDER BY s.ordinal{lock}",
             columns.join(", "),
             table_name(self.schema, self.table),
-            on.join(" AND "),
+            self.same_key(),
         );
         let mut arguments = PgArguments::default();
         self.bind_key(&mut arguments, chunk)?;
@@ -327,17 +327,11 @@ impl Target<'_> {
             let _ = write!(assignments, "{PRESENCE} = s.{PRESENCE}, ");
         }
         let Some(assignments) = assignments.strip_suffix(", ") else { return Ok(()) };
-        let on: Vec<String> = self
-            .table
-            .key
-            .iter()
-            .map(|column| format!("t.{} = {}", ident(&column.name), self.selected(column)))
-            .collect();
         let sql = format!(
             "UPDATE {} AS t SET {assignments} FROM {} WHERE {}",
             table_name(self.schema, self.table),
             self.unnest(&columns, &more),
-            on.join(" AND "),
+            self.same_key(),
         );
         let mut arguments = PgArguments::default();
         self.bind_key(&mut arguments, chunk)?;
