@@ -19,6 +19,8 @@ pub enum Sabotage {
     Refold,
     /// Columns that an event does not name are set to NULL.
     AbsentIsNull,
+    /// Word of something else counts as proof that the queue is empty.
+    QueueProof,
 }
 
 impl Sabotage {
@@ -31,6 +33,7 @@ impl Sabotage {
             Sabotage::LostCommit => "lost-commit",
             Sabotage::Refold => "refold",
             Sabotage::AbsentIsNull => "absent-is-null",
+            Sabotage::QueueProof => "queue-proof",
         }
     }
 }

@@ -1,24 +1,25 @@
 //! A lane: one ordered worker over some partitions of one projection.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Outcome, settle};
+use super::ends::{Ends, Fetched};
+use super::message::{Folded, fold_message};
+use super::rate::Rate;
 use super::{Outage, Running, assignment};
 use crate::batch::Batch;
 use crate::checkpoint::{Partition, Progress};
-use crate::decode::decode;
-use crate::event::{Place, Record};
-use crate::fold::{Unapplied, fold};
+use crate::event::Place;
 use crate::proof::{self, Sabotage};
-use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError, Watched};
+use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
 use crate::store::StoreError;
 use crate::store::commit::checkpoints;
 use crate::store::partitions::Halt;
@@ -85,6 +86,16 @@ enum Limit {
     Events(u64),
 }
 
+impl Limit {
+    /// The event that is known not to be applicable, and why.
+    fn before(&self) -> Option<(&Place, &Halt)> {
+        match self {
+            Limit::Before { place, halt } => Some((place, halt)),
+            _ => None,
+        }
+    }
+}
+
 pub struct Lane {
     running: Arc<Running>,
     runtime: Handle,
@@ -96,8 +107,7 @@ pub struct Lane {
     opened: Option<Instant>,
     in_flight: Option<Receiver<Outcome>>,
     limit: Limit,
-    /// Statistics that are still to be acted on, and how many polls have waited in vain since they came.
-    ends: Option<(HashMap<Partition, Watched>, u32)>,
+    ends: Ends,
     topics: Vec<String>,
     topics_checked: Instant,
     waits_checked: Instant,
@@ -127,7 +137,7 @@ impl Lane {
             opened: None,
             in_flight: None,
             limit: Limit::None,
-            ends: None,
+            ends: Ends::default(),
             topics: Vec::new(),
             topics_checked: now,
             waits_checked: now,
@@ -166,7 +176,7 @@ impl Lane {
             }
             let wait = self.patience();
             let fetched = self.fetch(wait)?;
-            self.follow_ends(fetched == Fetched::Nothing && !wait.is_zero());
+            self.follow_ends(fetched);
             if self.is_due(fetched != Fetched::Message) {
                 self.seal()?;
             }
@@ -243,7 +253,8 @@ impl Lane {
                 let Some(owned) = self.owned.get_mut(&partition).filter(|owned| message.offset() >= owned.next) else {
                     return Ok(Fetched::Message);
                 };
-                match fold_message(&self.running, owned.source, &message, &self.limit, &mut self.batch) {
+                let before = self.limit.before();
+                match fold_message(&self.running, owned.source, &message, before, &mut self.batch) {
                     Folded::Taken => {
                         let time = message.timestamp().to_millis().map(|millis| millis * 1000);
                         self.batch.progress.read(&partition, owned.next, message.offset(), time);
@@ -256,6 +267,7 @@ impl Lane {
                     Folded::Halfway(halt) => self.stop_before(halt, true),
                 }
             }
+            Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
             Polled::Nothing => Ok(Fetched::Nothing),
             Polled::EndOfPartition => Ok(Fetched::Word),
             Polled::NoTopic => {
@@ -297,31 +309,24 @@ impl Lane {
         End::Retry("Kafka says that an offset is out of range".into())
     }
 
-    /// Learns of ends from the statistics. Offsets before an end that was reached, with nothing left in the queue, belong
-    /// to transaction markers: they are passed. Statistics overtake messages in the queue, so only polls that waited in
-    /// vain after they came prove that nothing is before the end.
-    fn follow_ends(&mut self, waited_in_vain: bool) {
-        const PROOF: u32 = 2;
+    /// Learns of ends from the statistics. Offsets before an end that is proven belong to transaction markers: they are
+    /// passed.
+    fn follow_ends(&mut self, fetched: Fetched) {
         if let Some(watched) = self.consumer.watched() {
             for (partition, owned) in &mut self.owned {
                 owned.high = watched.get(partition).map_or(owned.high, |seen| owned.high.max(seen.high));
             }
-            self.ends = Some((watched, 0));
+            self.ends.report(watched);
         }
-        let Some((watched, vain_polls)) = &mut self.ends else { return };
-        *vain_polls = if waited_in_vain { *vain_polls + 1 } else { 0 };
-        if *vain_polls < PROOF {
-            return;
-        }
+        let Some(proven) = self.ends.polled(fetched) else { return };
         for (partition, owned) in &mut self.owned {
-            let end = watched.get(partition).map_or(-1, |seen| seen.end_reached);
+            let end = proven.get(partition).map_or(-1, |seen| seen.end_reached);
             if end > owned.next && owned.waits_for.is_empty() {
                 self.batch.progress.skip(partition, owned.next, end);
                 owned.next = end;
                 self.opened.get_or_insert_with(Instant::now);
             }
         }
-        self.ends = None;
     }
 
     fn end_waits(&mut self) -> Result<(), End> {
@@ -474,7 +479,7 @@ impl Lane {
     fn reload(&mut self, why: &str) -> Result<(), End> {
         tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name);
         self.in_flight = None;
-        self.ends = None;
+        self.ends.forget();
         self.batch = Batch::new(&self.running.plan);
         self.opened = None;
         let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
@@ -515,103 +520,5 @@ impl Lane {
             }
             Err(end) => end,
         }
-    }
-}
-
-/// What one poll brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fetched {
-    Message,
-    /// Something about the topics or the brokers; messages may stand behind it in the queue.
-    Word,
-    /// The queue is empty.
-    Nothing,
-}
-
-enum Folded {
-    Taken,
-    /// The event cannot be applied; nothing of it is in the batch.
-    Untouched(Halt),
-    /// The same, but a part of it may be in the batch.
-    Halfway(Halt),
-}
-
-fn fold_message(
-    running: &Running,
-    source: usize,
-    message: &BorrowedMessage<'_>,
-    limit: &Limit,
-    batch: &mut Batch,
-) -> Folded {
-    let record = record_of(message);
-    if let Limit::Before { place, halt } = limit
-        && record.offset == place.offset
-        && record.partition == place.partition
-        && record.topic == place.topic
-    {
-        return Folded::Untouched(halt.clone());
-    }
-    let halt = |code: &str, message: String| Halt { code: code.into(), message, place: Some(record.place()) };
-    let plan = &running.plan;
-    let folded = decode(&plan.sources[source], &record)
-        .map_err(|failure| halt(failure.code, failure.message))
-        .and_then(|event| {
-            fold(plan, source, &event).map_err(|unapplied: Unapplied| halt(unapplied.code, unapplied.to_string()))
-        });
-    match folded {
-        Err(halt) => Folded::Untouched(halt),
-        Ok(patches) => match batch.absorb(plan, patches) {
-            Ok(()) => Folded::Taken,
-            Err((table, overflow)) => {
-                let table = &plan.tables[table];
-                let column = &table.columns[usize::from(overflow.column)].name;
-                Folded::Halfway(halt("overflow", format!("{}.{column}: {}", table.name, overflow.message)))
-            }
-        },
-    }
-}
-
-fn record_of<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
-    let headers = match message.headers() {
-        None => Vec::new(),
-        Some(headers) => headers.iter().map(|header| (header.key, header.value)).collect(),
-    };
-    Record {
-        topic: message.topic(),
-        partition: message.partition(),
-        offset: message.offset(),
-        time: message.timestamp().to_millis().map(|millis| millis * 1000),
-        key: message.key(),
-        payload: message.payload(),
-        headers,
-    }
-}
-
-/// Events a second over the last ten or so.
-#[derive(Debug, Default)]
-struct Rate {
-    per_second: f64,
-    pending: u64,
-    since: Option<Instant>,
-}
-
-impl Rate {
-    fn add(&mut self, events: u64) {
-        self.pending += events;
-    }
-
-    fn now(&mut self) -> f64 {
-        const MEMORY_S: f64 = 10.0;
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let elapsed = since.elapsed().as_secs_f64();
-        if elapsed >= 0.5 {
-            let weight = 1.0 - (-elapsed / MEMORY_S).exp();
-            let newest = self.pending as f64 / elapsed;
-            self.per_second =
-                if self.per_second == 0.0 { newest } else { self.per_second * (1.0 - weight) + newest * weight };
-            self.pending = 0;
-            self.since = Some(Instant::now());
-        }
-        self.per_second
     }
 }

@@ -5,8 +5,11 @@
 
 mod assignment;
 mod commit;
+mod ends;
 mod lane;
+mod message;
 mod outage;
+mod rate;
 mod supervisor;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::world::{Message, World, event};
 
-const STRICT: &str = "
+pub const STRICT: &str = "
 projection: strict
 sources: { events: { topic: TOPIC(events) } }
 tables:
@@ -168,44 +168,4 @@ fn a_twenty_megabyte_message_is_applied() {
     world.applied("strict", "events");
     let rows = world.query("SELECT k, length(note) AS n FROM views.strict ORDER BY k");
     assert_eq!(rows, [r#"{"k":"x","n":20000000}"#, r#"{"k":"y","n":null}"#]);
-}
-
-#[test]
-fn settings_and_surroundings_that_cannot_be() {
-    let world = World::new("surroundings");
-    world.create_topic("events", 1, &[]);
-    world.projection("strict.yaml", STRICT);
-    let refused = |environment: &[(&str, &str)], verb: &[&str], expected: &str| {
-        let output = world.command(verb).envs(environment.iter().copied()).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).to_string();
-        assert_eq!(output.status.code(), Some(64), "{text}");
-        assert!(text.contains(expected), "{expected} is not in: {text}");
-    };
-    refused(&[("PROJECTOR__KAFKA__BROKRES", "x")], &["run"], "brokres");
-    refused(&[("PROJECTOR__LOG__FORMAT", "xml")], &["run"], "text, json");
-    refused(&[("PROJECTOR__PROJECTIONS", "/nowhere")], &["run"], "/nowhere");
-    refused(&[("PROJECTOR__POSTGRES__PASSWORD_FILE", "/nowhere/password")], &["run"], "/nowhere/password");
-    refused(&[("PROJECTOR__POSTGRES__DATABASE", "nowhere")], &["run"], "does not exist");
-    refused(&[("PROJECTOR__POSTGRES__TLS", "verify-full")], &["run"], "encrypted connection");
-    refused(&[], &["run"], "projector apply");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    refused(&[("PROJECTOR__SERVE__LISTEN", &address)], &["run"], "cannot listen on");
-    world.execute("CREATE SCHEMA views; CREATE TABLE views.strict (mine text)");
-    refused(&[], &["apply"], "already a table views.strict");
-    world.execute("CREATE ROLE powerless_surroundings LOGIN");
-    refused(&[("PROJECTOR__POSTGRES__USER", "powerless_surroundings")], &["apply"], "lacks a right");
-    world.execute("DROP ROLE powerless_surroundings");
-}
-
-#[test]
-fn a_broker_that_is_no_kafka_is_told_once() {
-    let world = World::new("nokafka");
-    world.projection("strict.yaml", STRICT);
-    let port = world.postgres_port.to_string();
-    let daemon = world.start(&[("PROJECTOR__KAFKA__BROKERS", &format!("127.0.0.1:{port}"))]);
-    world.wait("a complaint", || if daemon.log().contains("WARN") { Ok(()) } else { Err(daemon.log()) });
-    let (code, log) = daemon.stop();
-    assert_eq!(code, Some(0), "{log}");
-    assert!(log.matches("WARN").count() <= 4, "{log}");
 }

@@ -10,4 +10,5 @@ mod history;
 mod proxy;
 mod restarts;
 mod rows;
+mod surroundings;
 mod world;

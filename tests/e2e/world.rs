@@ -119,7 +119,11 @@ impl World {
             let end = start + text[start..].find(')').unwrap();
             text = format!("{}{}{}", &text[..start], self.topic(&text[start + 6..end]), &text[end + 1..]);
         }
-        std::fs::write(self.directory.path().join("projections").join(file), text).unwrap();
+        std::fs::write(self.projections().join(file), text).unwrap();
+    }
+
+    pub fn projections(&self) -> PathBuf {
+        self.directory.path().join("projections")
     }
 
     /// The program with this test's settings in its environment.
@@ -132,7 +136,7 @@ impl World {
             .env("PROJECTOR__POSTGRES__HOST", "127.0.0.1")
             .env("PROJECTOR__POSTGRES__PORT", self.postgres_port.to_string())
             .env("PROJECTOR__POSTGRES__DATABASE", &self.name)
-            .env("PROJECTOR__PROJECTIONS", self.directory.path().join("projections"))
+            .env("PROJECTOR__PROJECTIONS", self.projections())
             .env("PROJECTOR__SERVE__LISTEN", "")
             .env("PROJECTOR__LOG__LEVEL", "info");
         command
