@@ -1,15 +1,16 @@
 //! A batch: folded patches and the progress they stand for, committed as one.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use smallvec::SmallVec;
 
 use crate::checkpoint::Progress;
 use crate::fold::RowPatches;
-use crate::patch::{Overflow, Patch};
+use crate::patch::{Misapplied, Patch};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
+use crate::seen::Counted;
 use crate::value::Value;
 
 /// A row's key: one coerced value for each key column.
@@ -23,7 +24,11 @@ pub struct Batch {
     /// By index of [`Plan::tables`].
     pub tables: Vec<Patches>,
     pub progress: Progress,
-    /// Memory the patches take, about.
+    /// Events whose repeats are to be found out.
+    pub counted: Vec<Counted>,
+    /// Events that no table handles, by the source's index and their type.
+    pub unhandled: BTreeMap<(usize, String), u64>,
+    /// Memory the batch takes, about.
     pub bytes: usize,
 }
 
@@ -37,7 +42,7 @@ impl Batch {
     /// # Errors
     /// When a sum leaves its column's type. The event may then be in the batch by half: the batch is not to be
     /// committed, but folded again without the event.
-    pub fn absorb(&mut self, plan: &Plan, patches: RowPatches) -> Result<(), (usize, Overflow)> {
+    pub fn absorb(&mut self, plan: &Plan, patches: RowPatches) -> Result<(), (usize, Misapplied)> {
         const ENTRY: usize = size_of::<Key>() + 16;
         for row in patches {
             let shapes = &plan.tables[row.table].shapes;
@@ -50,12 +55,27 @@ impl Batch {
                 std::collections::hash_map::Entry::Occupied(mut occupied) => {
                     let patch = occupied.get_mut();
                     let before = patch.size();
-                    patch.then(row.patch, shapes).map_err(|overflow| (row.table, overflow))?;
+                    patch.then(row.patch, shapes).map_err(|misapplied| (row.table, misapplied))?;
                     self.bytes = (self.bytes + patch.size()).saturating_sub(before);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Counts an event that no table handles. Types are counted up to a number: a source may make up ever new ones.
+    pub fn pass_over(&mut self, source: usize, type_: &str) {
+        const MOST_TYPES: usize = 200;
+        if let Some(events) = self.unhandled.get_mut(&(source, type_.to_string())) {
+            *events += 1;
+        } else if self.unhandled.len() < MOST_TYPES {
+            self.unhandled.insert((source, type_.to_string()), 1);
+        }
+    }
+
+    pub fn count(&mut self, counted: Counted) {
+        self.bytes += size_of::<Counted>() + counted.partition.topic.len();
+        self.counted.push(counted);
     }
 
     /// Closes the batch for writing: each table's patches in the order of their keys.
@@ -67,16 +87,23 @@ impl Batch {
             }
             rows
         };
-        Sealed { tables: self.tables.into_iter().map(sorted).collect(), progress: self.progress }
+        Sealed {
+            tables: self.tables.into_iter().map(sorted).collect(),
+            progress: self.progress,
+            counted: self.counted,
+            unhandled: self.unhandled,
+        }
     }
 }
 
 /// A batch that is ready to be written, and can be written again when Postgres was away.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sealed {
     /// By index of [`Plan::tables`], sorted by key.
     pub tables: Vec<Vec<(Key, Patch)>>,
     pub progress: Progress,
+    pub counted: Vec<Counted>,
+    pub unhandled: BTreeMap<(usize, String), u64>,
 }
 
 fn compare_keys(a: &Key, b: &Key) -> Ordering {

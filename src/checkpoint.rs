@@ -30,6 +30,8 @@ pub struct Step {
     pub events: u64,
     /// Time of the last record, in microseconds since the Unix epoch.
     pub last_time: Option<i64>,
+    /// The greatest event time so far, likewise.
+    pub clock: Option<i64>,
 }
 
 /// The steps of a batch, by partition, in the one global order in which checkpoints are locked.
@@ -38,22 +40,30 @@ pub struct Progress(pub BTreeMap<Partition, Step>);
 
 impl Progress {
     /// Notes that a record was read. Offsets of one partition only grow.
-    pub fn read(&mut self, partition: &Partition, next_expected: i64, offset: i64, time: Option<i64>) {
+    pub fn read(
+        &mut self,
+        partition: &Partition,
+        next_expected: i64,
+        offset: i64,
+        time: Option<i64>,
+        clock: Option<i64>,
+    ) {
         let step = match self.0.get_mut(partition) {
             Some(step) => step,
             None => {
-                let start = Step { from: next_expected, to: next_expected, events: 0, last_time: None };
+                let start = Step { from: next_expected, to: next_expected, events: 0, last_time: None, clock: None };
                 self.0.entry(partition.clone()).or_insert(start)
             }
         };
         step.to = offset + 1;
         step.events += 1;
         step.last_time = time.or(step.last_time);
+        step.clock = clock.max(step.clock);
     }
 
     /// Notes that there is nothing up to `to`, though offsets have been used.
     pub fn skip(&mut self, partition: &Partition, next_expected: i64, to: i64) {
-        let start = Step { from: next_expected, to, events: 0, last_time: None };
+        let start = Step { from: next_expected, to, events: 0, last_time: None, clock: None };
         self.0.entry(partition.clone()).or_insert(start).to = to;
     }
 

@@ -46,7 +46,7 @@ impl<'a> Record<'a> {
 }
 
 /// A decoded message. `data` and `key` hold the raw JSON of the paths that the source's plan names.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Event<'a> {
     pub record: &'a Record<'a>,
     pub type_: Cow<'a, str>,
@@ -54,8 +54,16 @@ pub struct Event<'a> {
     pub subject: Option<Cow<'a, str>>,
     /// The event's own time, else the record's; microseconds since the Unix epoch.
     pub time: Option<i64>,
+    /// CloudEvents' `source`: with the id, the event's identity.
+    pub source: Option<Cow<'a, str>>,
     pub data: Slots<'a>,
     pub key: Slots<'a>,
+    /// Of the message that a `split` took the event from.
+    pub message: Slots<'a>,
+    /// Which of its message's events this is, from 0.
+    pub index: u32,
+    /// The greatest event time that its partition has had so far, this event's included; microseconds.
+    pub clock: Option<i64>,
     /// Named captures of the topic's regular expression.
     pub captures: Vec<(String, String)>,
 }

@@ -21,6 +21,10 @@ pub enum Sabotage {
     AbsentIsNull,
     /// Word of something else counts as proof that the queue is empty.
     QueueProof,
+    /// Events that were counted before are counted again.
+    Dedupe,
+    /// What is newer does not win over what is older.
+    Versions,
 }
 
 impl Sabotage {
@@ -34,6 +38,8 @@ impl Sabotage {
             Sabotage::Refold => "refold",
             Sabotage::AbsentIsNull => "absent-is-null",
             Sabotage::QueueProof => "queue-proof",
+            Sabotage::Dedupe => "dedupe",
+            Sabotage::Versions => "versions",
         }
     }
 }

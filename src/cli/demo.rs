@@ -115,7 +115,8 @@ impl Progress {
                 for (topic, count) in
                     sent.iter().filter(|(topic, _)| plan.sources.iter().any(|s| s.topics.matches(topic)))
                 {
-                    let applied: i64 = known.iter().filter(|(p, _)| p.topic == **topic).map(|(_, next)| next).sum();
+                    let applied: i64 =
+                        known.iter().filter(|(p, _)| p.topic == **topic).map(|(_, (next, _))| next).sum();
                     if applied < *count {
                         missing.push(format!("{}: {applied} of {count} events of {topic}", plan.name));
                     }

@@ -64,11 +64,7 @@ enum Verb {
         schema: bool,
     },
     /// Run the golden tests beside projection files, without any service.
-    Test {
-        /// A projection file or a folder of them.
-        #[arg(default_value = "projections")]
-        path: PathBuf,
-    },
+    Test(test::Options),
     /// Record the projection files in the catalog and create their tables and views.
     Apply {
         #[command(flatten)]
@@ -137,7 +133,7 @@ pub fn main() -> ExitCode {
         Verb::Run { common, apply } => run::run(&common, apply),
         Verb::Demo { once, projections, listen } => demo::demo(once, &projections, &listen),
         Verb::Validate { path, format, schema } => validate::validate(&path, format, schema),
-        Verb::Test { path } => test::test(&path),
+        Verb::Test(options) => test::test(&options),
         Verb::Apply { common, recreate } => apply::apply(&common, &recreate),
         Verb::Status { common, format } => status::status(&common, format),
     };

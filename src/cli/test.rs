@@ -2,43 +2,102 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::{FAILED, Failure, Outcome, plans, print_diagnostics};
-use crate::golden;
+use crate::golden::{self, Report, Trouble};
+use crate::plan::Plan;
 use crate::spec::diagnostic::SourceFile;
 
-pub fn test(path: &Path) -> Outcome {
-    let mut passed = 0;
-    let mut failed = 0;
-    for plan in plans(path)? {
-        let Some(test_file) = test_file(Path::new(&plan.path)) else {
+#[derive(Debug, Args)]
+pub struct Options {
+    /// A projection file or a folder of them.
+    #[arg(default_value = "projections")]
+    path: PathBuf,
+    /// Write the golden rows anew, from what the events make now, and show what changed.
+    #[arg(long)]
+    bless: bool,
+    /// Run one interleaving of the partitions alone: the seed that a failure printed.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+pub fn test(options: &Options) -> Outcome {
+    let (mut passed, mut failed) = (0, 0);
+    for plan in plans(&options.path)? {
+        let Some(file) = test_file(&plan)? else {
             println!("{}: no tests beside it", plan.path);
             continue;
         };
-        let text = std::fs::read_to_string(&test_file)
-            .map_err(|error| Failure::refused(format!("cannot read {}: {error}", test_file.display())))?;
-        match golden::run(&plan, &SourceFile::new(test_file.display().to_string(), text)) {
-            Err(diagnostics) => {
-                print_diagnostics(&diagnostics);
-                failed += 1;
-            }
-            Ok(reports) => {
-                for report in reports {
-                    let verdict = if report.differences.is_empty() { "ok" } else { "FAILED" };
-                    println!("{}: {} ... {verdict}", plan.name, report.name);
-                    for line in &report.differences {
-                        println!("    {line}");
-                    }
-                    passed += usize::from(report.differences.is_empty());
-                    failed += usize::from(!report.differences.is_empty());
-                }
-            }
+        if options.bless {
+            bless(&plan, &file)?;
         }
+        let (more_passed, more_failed) = run(&plan, options.seed)?;
+        passed += more_passed;
+        failed += more_failed;
     }
     println!("{passed} passed, {failed} failed");
     if failed > 0 { Err(Failure::told(FAILED)) } else { Ok(()) }
 }
 
+/// Runs the tests beside a projection and prints how they went: how many passed, how many failed.
+pub fn run(plan: &Plan, seed: Option<u64>) -> Result<(usize, usize), Failure> {
+    let Some(file) = test_file(plan)? else { return Ok((0, 0)) };
+    match golden::run(plan, &file, seed) {
+        Err(diagnostics) => {
+            print_diagnostics(&diagnostics);
+            Ok((0, 1))
+        }
+        Ok(reports) => {
+            reports.iter().for_each(|report| print(&plan.name, report));
+            let failed = reports.iter().filter(|report| !report.differences.is_empty()).count();
+            Ok((reports.len() - failed, failed))
+        }
+    }
+}
+
+fn print(projection: &str, report: &Report) {
+    let ways = report.passed.join(", ");
+    if report.differences.is_empty() {
+        println!("{projection}: {} ... ok ({ways})", report.name);
+    } else {
+        println!("{projection}: {} ... FAILED", report.name);
+        report.differences.iter().for_each(|line| println!("    {line}"));
+        if !ways.is_empty() {
+            println!("    passed: {ways}");
+        }
+    }
+    for (way, why) in &report.left_out {
+        println!("    not tried {way}: {why}");
+    }
+}
+
+fn bless(plan: &Plan, file: &std::sync::Arc<SourceFile>) -> Outcome {
+    match golden::bless(plan, file) {
+        Err(Trouble::File(diagnostics)) => {
+            print_diagnostics(&diagnostics);
+            Err(Failure::told(FAILED))
+        }
+        Err(Trouble::Event(message)) => Err(Failure::failed(format!("{}: {message}", file.path))),
+        Ok(blessed) if blessed.changes.is_empty() => {
+            println!("{}: the golden rows are what the events make", file.path);
+            Ok(())
+        }
+        Ok(blessed) => {
+            println!("{}: written anew", file.path);
+            blessed.changes.iter().for_each(|line| println!("    {line}"));
+            std::fs::write(&file.path, blessed.text)
+                .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.path)))
+        }
+    }
+}
+
 /// `orders.test.yaml` beside `orders.yaml`.
-fn test_file(projection: &Path) -> Option<PathBuf> {
-    ["test.yaml", "test.yml"].iter().map(|ending| projection.with_extension(ending)).find(|path| path.exists())
+fn test_file(plan: &Plan) -> Result<Option<std::sync::Arc<SourceFile>>, Failure> {
+    let projection = Path::new(&plan.path);
+    let paths = ["test.yaml", "test.yml"].iter().map(|ending| projection.with_extension(ending));
+    let Some(path) = paths.into_iter().find(|path| path.exists()) else { return Ok(None) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Failure::refused(format!("cannot read {}: {error}", path.display())))?;
+    Ok(Some(SourceFile::new(path.display().to_string(), text)))
 }

@@ -9,13 +9,13 @@ use std::fmt;
 use serde::Deserializer as _;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 
-use super::{TOMBSTONE, empty, text, undecodable};
+use super::{TOMBSTONE, body, empty, place, text, undecodable};
 use crate::event::{Event, Record};
 use crate::json_paths::Slots;
 use crate::plan::Source;
-use crate::plan::expr::{DATA, Failure};
-use crate::plan::types::show;
+use crate::plan::expr::Failure;
 use crate::value::parse_time;
+use crate::value::show;
 
 pub(super) fn decode<'a>(source: &Source, record: &'a Record<'a>) -> Result<Event<'a>, Failure> {
     let content_type = match record.header("content-type").or_else(|| record.header("Content-Type")) {
@@ -50,8 +50,8 @@ fn binary<'a>(source: &Source, record: &'a Record<'a>, content_type: Option<&str
             .filter(|value| !value.is_empty())
             .ok_or_else(|| undecodable(format!("the header {name} is missing")))
     };
-    required("ce_source")?;
     let mut event = empty(source, record, required("ce_type")?);
+    event.source = Some(required("ce_source")?.into());
     event.id = Some(required("ce_id")?.into());
     event.subject = attribute("ce_subject")?.map(Cow::Borrowed);
     event.time = attribute("ce_time")?.map(read_time).transpose()?;
@@ -62,16 +62,17 @@ fn binary<'a>(source: &Source, record: &'a Record<'a>, content_type: Option<&str
         });
         if json {
             let payload = text(payload, "the message")?;
-            event.data = source.scopes[DATA]
+            let slots = source.scopes[body(source)]
                 .read(payload)
                 .map_err(|e| undecodable(format!("the data is not JSON: {e}: {}", show(payload))))?;
+            place(source, &mut event, slots);
         }
     }
     Ok(event)
 }
 
 fn structured<'a>(source: &Source, record: &'a Record<'a>, payload: &'a str) -> Result<Event<'a>, Failure> {
-    let mut envelope = Envelope { slots: source.scopes[DATA].missing(), ..Envelope::default() };
+    let mut envelope = Envelope { slots: source.scopes[body(source)].missing(), ..Envelope::default() };
     let mut deserializer = serde_json::Deserializer::from_str(payload);
     let read = deserializer.deserialize_map(EnvelopeVisitor { envelope: &mut envelope, source });
     read.and_then(|()| deserializer.end())
@@ -82,13 +83,13 @@ fn structured<'a>(source: &Source, record: &'a Record<'a>, payload: &'a str) -> 
         })
     };
     check_version(&required(envelope.specversion, "specversion")?)?;
-    required(envelope.source, "source")?;
     let mut event = empty(source, record, "");
+    event.source = Some(required(envelope.source, "source")?);
     event.type_ = required(envelope.type_, "type")?;
     event.id = Some(required(envelope.id, "id")?);
     event.subject = envelope.subject;
     event.time = envelope.time.map(|time| read_time(&time)).transpose()?;
-    event.data = envelope.slots;
+    place(source, &mut event, envelope.slots);
     Ok(event)
 }
 
@@ -141,7 +142,7 @@ impl<'a> Visitor<'a> for EnvelopeVisitor<'_, '_, 'a> {
                 "data" if has_data => return Err(de::Error::custom("the key `data` stands twice")),
                 "data" => {
                     has_data = true;
-                    map.next_value_seed(self.source.scopes[DATA].seed(&mut self.envelope.slots))?;
+                    map.next_value_seed(self.source.scopes[body(self.source)].seed(&mut self.envelope.slots))?;
                     continue;
                 }
                 _ => {

@@ -3,41 +3,88 @@
 mod cloudevents;
 mod json;
 
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
 use crate::event::{Event, Record};
 use crate::json_paths::Slots;
 use crate::plan::Source;
-use crate::plan::expr::{Failure, KEY};
-use crate::plan::types::show;
+use crate::plan::expr::{DATA, Env, Expr, Failure, KEY, MESSAGE, ScopeId};
 use crate::spec::{Format, KeyFormat};
+use crate::value::show;
 
 /// The type of a message without payload that is no event by its headers.
 pub const TOMBSTONE: &str = "tombstone";
 
-/// Decodes a message by its source's format.
+/// The events of a message: one, or with `split` as many as its list has elements.
+pub type Events<'a> = SmallVec<[Event<'a>; 1]>;
+
+/// Decodes a message by its source's format. `clock` is the greatest event time that the partition has had before.
 ///
 /// # Errors
 /// Why the message is no event of that format.
-pub fn decode<'a>(source: &Source, record: &'a Record<'a>) -> Result<Event<'a>, Failure> {
-    let mut event = match source.format {
+pub fn decode<'a>(source: &Source, record: &'a Record<'a>, clock: Option<i64>) -> Result<Events<'a>, Failure> {
+    let mut whole = match source.format {
         Format::CloudEvents => cloudevents::decode(source, record),
         Format::Json => json::decode(source, record),
     }?;
-    event.key = key_slots(source, record)?;
-    event.captures = source.topics.captures(record.topic);
-    if event.time.is_none() {
-        event.time = record.time;
+    whole.key = key_slots(source, record)?;
+    whole.captures = source.topics.captures(record.topic);
+    if whole.time.is_none() {
+        whole.time = record.time;
     }
-    if let Some(expr) = &source.type_
-        && event.type_.is_empty()
-    {
-        event.type_ = json::event_type(expr, &event)?.into();
+    whole.clock = whole.time.max(clock);
+    let mut events = Events::new();
+    match &source.split {
+        Some(list) if record.payload.is_some() => split(source, list, whole, &mut events)?,
+        _ => events.push(whole),
     }
-    if !source.type_prefix.is_empty()
-        && let Some(short) = event.type_.strip_prefix(source.type_prefix.as_str())
-    {
-        event.type_ = short.to_string().into();
+    for event in &mut events {
+        if let Some(expr) = &source.type_
+            && event.type_.is_empty()
+        {
+            event.type_ = json::event_type(expr, event)?.into();
+        }
+        if !source.type_prefix.is_empty()
+            && let Some(short) = event.type_.strip_prefix(source.type_prefix.as_str())
+        {
+            event.type_ = short.to_string().into();
+        }
     }
-    Ok(event)
+    Ok(events)
+}
+
+/// Makes an event of every element of the message's list.
+fn split<'a>(source: &Source, list: &Expr, whole: Event<'a>, events: &mut Events<'a>) -> Result<(), Failure> {
+    let raw = list.raw(&Env::event(&whole, &[]));
+    let raw = match raw.filter(|raw| *raw != "null") {
+        Some(raw) => raw,
+        None if list.is_optional() => return Ok(()),
+        None => return Err(undecodable(format!("the message has no `{}` to be split", list.text))),
+    };
+    let items: Vec<&RawValue> =
+        serde_json::from_str(raw).map_err(|_| undecodable(format!("{} is not a list: {}", list.text, show(raw))))?;
+    for (index, item) in items.into_iter().enumerate() {
+        let data = source.scopes[DATA]
+            .read(item.get())
+            .map_err(|e| undecodable(format!("element {index} of {} is not readable: {e}", list.text)))?;
+        events.push(Event { data, index: index as u32, ..whole.clone() });
+    }
+    Ok(())
+}
+
+/// The document that a payload is: the event's data, or the message that the data are split from.
+fn body(source: &Source) -> ScopeId {
+    if source.split.is_some() { MESSAGE } else { DATA }
+}
+
+/// Puts what was read of the payload where it belongs.
+fn place<'a>(source: &Source, event: &mut Event<'a>, slots: Slots<'a>) {
+    if source.split.is_some() {
+        event.message = slots;
+    } else {
+        event.data = slots;
+    }
 }
 
 fn key_slots<'a>(source: &Source, record: &'a Record<'a>) -> Result<Slots<'a>, Failure> {
@@ -68,8 +115,12 @@ fn empty<'a>(source: &Source, record: &'a Record<'a>, type_: &'a str) -> Event<'
         id: None,
         subject: None,
         time: None,
-        data: source.scopes[crate::plan::expr::DATA].missing(),
+        source: None,
+        data: source.scopes[DATA].missing(),
         key: Slots::new(),
+        message: source.scopes[MESSAGE].missing(),
+        index: 0,
+        clock: None,
         captures: Vec::new(),
     }
 }

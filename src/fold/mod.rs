@@ -1,14 +1,21 @@
 //! From events to patches: pure, the same for a live lane, a rebuild, a golden test.
 
+mod identity;
+
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::batch::Key;
 use crate::event::Event;
 use crate::json_paths::Slots;
-use crate::patch::{Change, Patch};
-use crate::plan::expr::{Env, Failure};
-use crate::plan::{Effect, Fold, Handler, Plan, Table};
-use crate::value::Value;
+use crate::patch::{BoundEffect, Change, OnRow, Origin, Patch, Records, Step, change_of};
+use crate::plan::expr::{Env, Expr, FIRST_ELEMENT, Failure};
+use crate::plan::{Effect, Fold, ForEach, Handler, Plan, Source, Table};
+use crate::value::{Value, show};
+use crate::version::Version;
+
+pub use identity::{Identity, identity};
 
 /// What an event does to one row.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,37 +48,16 @@ pub fn fold(plan: &Plan, source: usize, event: &Event<'_>) -> Result<RowPatches,
     for (table_at, handler_at) in source.routes.handlers(&event.type_).iter() {
         let table = &plan.tables[*table_at];
         let handler = &table.handlers[*handler_at];
-        let scene = Scene { plan, table, handler, event };
-        match &handler.for_each {
-            None => patches.extend(scene.row(*table_at, &[])?),
-            Some(for_each) => {
-                let raw = for_each.list.raw(&Env { event, elements: &[] });
-                if raw.is_none_or(|raw| raw == "null") && for_each.list.is_optional() {
-                    continue;
-                }
-                let items = scene.elements(raw, &for_each.list.text)?;
-                let paths = &source.scopes[for_each.scope];
-                // Scopes of elements are numbered across the source; this handler reads its own alone.
-                let before = for_each.scope - crate::plan::expr::FIRST_ELEMENT;
-                let mut elements: Vec<Slots<'_>> = vec![Slots::new(); before + 1];
-                for item in items {
-                    elements[before] = paths.read(item).map_err(|e| {
-                        scene.unapplied(
-                            Failure::wrong(format!("an element of {} is not readable: {e}", for_each.list.text)),
-                            handler.line,
-                            "for_each",
-                        )
-                    })?;
-                    patches.extend(scene.row(*table_at, &elements)?);
-                }
-            }
-        }
+        let scene = Scene { plan, source, table_at: *table_at, table, handler, event };
+        scene.rows(&handler.for_each, &mut Vec::new(), &mut patches)?;
     }
     Ok(patches)
 }
 
 struct Scene<'s, 'a> {
     plan: &'s Plan,
+    source: &'s Source,
+    table_at: usize,
     table: &'s Table,
     handler: &'s Handler,
     event: &'s Event<'a>,
@@ -79,46 +65,105 @@ struct Scene<'s, 'a> {
 
 impl<'a> Scene<'_, 'a> {
     fn unapplied(&self, failure: Failure, line: usize, doing: &str) -> Unapplied {
-        Unapplied {
-            code: failure.code,
-            message: failure.message,
-            at: format!("{}:{line}, {doing} of {} for {}", self.plan.path, self.table.name, self.event.type_),
+        Unapplied { code: failure.code, message: failure.message, at: format!("{}, {doing}", self.at(line)) }
+    }
+
+    fn at(&self, line: usize) -> String {
+        format!("{}:{line}, {} for {}", self.plan.path, self.table.name, self.event.type_)
+    }
+
+    /// One row for each element of the innermost list; without lists, one row.
+    fn rows(
+        &self,
+        nested: &[ForEach],
+        elements: &mut Vec<Slots<'a>>,
+        patches: &mut RowPatches,
+    ) -> Result<(), Unapplied> {
+        let Some((for_each, inner)) = nested.split_first() else {
+            patches.extend(self.row(elements)?);
+            return Ok(());
+        };
+        let raw = for_each.list.raw(&Env::event(self.event, elements));
+        if raw.is_none_or(|raw| raw == "null") && for_each.list.is_optional() {
+            return Ok(());
         }
+        let paths = &self.source.scopes[for_each.scope];
+        // Scopes of elements are numbered across the source; this handler reads its own alone.
+        let at = for_each.scope - FIRST_ELEMENT;
+        if elements.len() <= at {
+            elements.resize(at + 1, Slots::new());
+        }
+        for item in self.elements(raw, &for_each.list.text)? {
+            elements[at] = paths.read(item).map_err(|e| {
+                let message = format!("an element of {} is not readable: {e}", for_each.list.text);
+                self.unapplied(Failure::wrong(message), self.handler.line, "for_each")
+            })?;
+            self.rows(inner, elements, patches)?;
+        }
+        Ok(())
     }
 
     fn elements(&self, raw: Option<&'a str>, list: &str) -> Result<Vec<&'a str>, Unapplied> {
-        let wrong = |message: String| self.unapplied(Failure::wrong(message), self.handler.line, "for_each");
+        let wrong = |failure: Failure| self.unapplied(failure, self.handler.line, "for_each");
         let Some(raw) = raw else {
-            let failure = Failure { code: "missing-field", message: format!("`{list}` is missing") };
-            return Err(self.unapplied(failure, self.handler.line, "for_each"));
+            return Err(wrong(Failure { code: "missing-field", message: format!("`{list}` is missing") }));
         };
         let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(raw)
-            .map_err(|_| wrong(format!("{list} is not a list: {}", crate::plan::types::show(raw))))?;
+            .map_err(|_| wrong(Failure::wrong(format!("{list} is not a list: {}", show(raw)))))?;
         Ok(items.into_iter().map(|item| item.get()).collect())
     }
 
-    fn row(&self, table_at: usize, elements: &[Slots<'a>]) -> Result<Option<RowPatch>, Unapplied> {
-        let env = Env { event: self.event, elements };
+    fn row(&self, elements: &[Slots<'a>]) -> Result<Option<RowPatch>, Unapplied> {
+        let env = Env::event(self.event, elements);
         let handler = self.handler;
-        if let Some(when) = &handler.when
+        if let Some(when) = handler.when.as_ref().filter(|when| !handler.on_row || !when.reads_row())
             && !when.holds(&env).map_err(|f| self.unapplied(f, handler.line, "when"))?
         {
             return Ok(None);
         }
-        for (name, condition) in &handler.require {
+        let of_event = |condition: &Expr| !handler.on_row || !condition.reads_row();
+        for (name, condition) in handler.require.iter().filter(|(_, condition)| of_event(condition)) {
             if !condition.holds(&env).map_err(|f| self.unapplied(f, handler.line, "require"))? {
                 let message = format!("the requirement `{name}` does not hold: {}", condition.text);
                 return Err(self.unapplied(Failure { code: "requirement", message }, handler.line, "require"));
             }
         }
         let key = self.key(&env)?;
+        let version = self.version(&env)?;
         let mut changes = Vec::with_capacity(handler.effects.len());
-        for effect in &handler.effects {
-            if let Some(change) = self.change(effect, &env)? {
+        for effect in handler.effects.iter().filter(|effect| !handler.on_row || !effect.expr.reads_row()) {
+            if let Some(change) = self.change(effect, &env, &version)? {
                 changes.push((effect.column, change));
             }
         }
-        Ok(Some(RowPatch { table: table_at, key, patch: Patch { presence: handler.presence, changes } }))
+        let patch = match handler.on_row {
+            false => Patch { presence: handler.presence, changes, tail: Vec::new() },
+            true => Patch { tail: vec![self.on_row(&env, changes, version)], ..Patch::default() },
+        };
+        Ok(Some(RowPatch { table: self.table_at, key, patch }))
+    }
+
+    /// What can only be worked out when the row is there.
+    fn on_row(&self, env: &Env<'_, 'a>, changes: Vec<(u16, Change)>, version: Option<Version>) -> Step {
+        let handler = self.handler;
+        let reading = |expr: &&Expr| expr.reads_row();
+        let bound = |effect: &Effect| BoundEffect {
+            column: effect.column,
+            fold: effect.fold,
+            expr: effect.expr.bind(env),
+            not_null: self.must_be_filled(effect),
+            version: version.clone(),
+        };
+        let require = handler.require.iter().filter(|(_, condition)| condition.reads_row());
+        Step::OnRow(Arc::new(OnRow {
+            expire: self.table.expire.zip(self.event.clock),
+            when: handler.when.as_ref().filter(reading).map(|when| when.bind(env)),
+            require: require.map(|(name, condition)| (name.clone(), condition.bind(env))).collect(),
+            presence: handler.presence,
+            changes,
+            effects: handler.effects.iter().filter(|effect| effect.expr.reads_row()).map(bound).collect(),
+            origin: Origin { place: self.event.record.place(), index: self.event.index, at: self.at(handler.line) },
+        }))
     }
 
     fn key(&self, env: &Env<'_, 'a>) -> Result<Key, Unapplied> {
@@ -135,28 +180,49 @@ impl<'a> Scene<'_, 'a> {
         Ok(key)
     }
 
-    fn change(&self, effect: &Effect, env: &Env<'_, 'a>) -> Result<Option<Change>, Unapplied> {
+    fn version(&self, env: &Env<'_, 'a>) -> Result<Option<Version>, Unapplied> {
+        if self.handler.version.is_empty() {
+            return Ok(None);
+        }
+        let parts: Result<SmallVec<[Value; 2]>, Failure> =
+            self.handler.version.iter().map(|part| part.eval(env)).collect();
+        let record = self.event.record;
+        let version = parts.and_then(|parts| {
+            Version::new(&parts, record.topic, record.partition, record.offset, self.event.index)
+                .map_err(|message| Failure { code: "bad-version", message })
+        });
+        version.map(Some).map_err(|f| self.unapplied(f, self.handler.line, "latest"))
+    }
+
+    fn must_be_filled(&self, effect: &Effect) -> bool {
+        self.table.columns[usize::from(effect.column)].not_null && !self.handler.deletes()
+    }
+
+    fn change(
+        &self,
+        effect: &Effect,
+        env: &Env<'_, 'a>,
+        version: &Option<Version>,
+    ) -> Result<Option<Change>, Unapplied> {
         let column = &self.table.columns[usize::from(effect.column)];
+        let wrong = |f| self.unapplied(f, effect.line, &format!("{} `{}`", effect.fold.word(), column.name));
+        if effect.fold == Fold::Push {
+            return self.push(effect, env).map(Some).map_err(wrong);
+        }
         let value = match effect.fold {
             Fold::SetIfPresent => effect.expr.eval_if_present(env),
             _ => effect.expr.eval(env).map(Some),
         };
-        let doing = || format!("{} `{}`", effect.fold.word(), column.name);
-        let value = value.map_err(|f| self.unapplied(f, effect.line, &doing()))?;
-        let Some(value) = value else { return Ok(None) };
-        let value =
-            column.shape.type_.coerce(value).map_err(|m| self.unapplied(Failure::wrong(m), effect.line, &doing()))?;
-        let sets = matches!(effect.fold, Fold::Set | Fold::SetIfPresent);
-        if value.is_null() && column.not_null && sets && self.handler.presence.ended == 0 {
-            let message = format!("`{}` is NULL, the column is not_null", effect.expr.text);
-            return Err(self.unapplied(Failure { code: "not-null", message }, effect.line, &doing()));
-        }
-        Ok(match (effect.fold, value) {
-            (Fold::Set | Fold::SetIfPresent, value) => Some(Change::Set(value)),
-            (_, Value::Null) => None,
-            (Fold::Add, value) => Some(Change::Add(value)),
-            (Fold::Max, value) => Some(Change::Max(value)),
-            (Fold::Min, value) => Some(Change::Min(value)),
-        })
+        let Some(value) = value.map_err(wrong)? else { return Ok(None) };
+        change_of(effect.fold, value, &column.shape, self.must_be_filled(effect), version).map_err(wrong)
+    }
+
+    fn push(&self, effect: &Effect, env: &Env<'_, 'a>) -> Result<Change, Failure> {
+        let Some(shape) = &self.table.columns[usize::from(effect.column)].shape.records else {
+            return Err(Failure::wrong("the column has no records".into()));
+        };
+        let fields: Result<Vec<(&str, Value)>, Failure> =
+            effect.record.iter().map(|(name, expr)| Ok((name.as_str(), expr.eval(env)?))).collect();
+        Records::push(&fields?, shape).map(Change::Records).map_err(Failure::wrong)
     }
 }

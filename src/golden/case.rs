@@ -1,14 +1,22 @@
 //! The test file as written, and its events as the bytes a producer would send.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::ExpectedRow;
-use crate::plan::types::json_value;
+use crate::checkpoint::Partition;
+use crate::decode::decode;
+use crate::event::Record;
+use crate::plan::expr::Env;
+use crate::plan::types::ColumnType;
 use crate::plan::{Plan, Table, Topics};
 use crate::spec::diagnostic::{Sink, suggest};
 use crate::spec::{Format, Literal, Located, Name, Named};
-use crate::value::Value;
+use crate::value::json::json_value;
+use crate::value::{Value, parse_time};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +34,19 @@ pub struct Case {
     pub rows: IndexMap<Located<String>, Vec<Named<Located<Literal>>>>,
     /// A part of the message, when the last event cannot be applied.
     pub error: Option<Name>,
+    /// When the rows are read, for those that expire: RFC 3339. The time of the latest event, if nothing is said.
+    pub now: Option<Name>,
+    /// Queries of the view, and what they answer.
+    pub queries: Vec<Asked>,
+}
+
+/// A query as the endpoint takes it, and the rows of its answer in their order.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Asked {
+    /// For example `orders?state=eq.open&order=total.desc`.
+    pub get: Name,
+    pub rows: Vec<Named<Located<Literal>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -41,8 +62,11 @@ pub struct Event {
     pub key: Option<String>,
     pub id: Option<String>,
     pub subject: Option<String>,
-    /// RFC 3339.
-    pub time: Option<String>,
+    /// RFC 3339; of plain JSON, the record's. Without one, a second after the event before.
+    pub time: Option<Name>,
+    /// Messages of one partition are read in their order; by the source's `ordered_by`, else by the key, if nothing is
+    /// said.
+    pub partition: Option<Located<u32>>,
     pub headers: IndexMap<String, String>,
     /// Nothing: a message without value.
     pub data: Option<Literal>,
@@ -53,16 +77,58 @@ pub struct Event {
 pub struct Encoded {
     pub source: usize,
     pub topic: String,
+    pub partition: i32,
     pub offset: i64,
+    /// Microseconds since the Unix epoch.
+    pub time: i64,
     pub key: Option<Vec<u8>>,
     pub payload: Option<Vec<u8>>,
     pub headers: Vec<(String, String)>,
     pub line: usize,
 }
 
-/// The events of a case as messages of one partition.
+impl Encoded {
+    pub fn partition(&self) -> Partition {
+        Partition::new(self.topic.as_str(), self.partition)
+    }
+
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            topic: &self.topic,
+            partition: self.partition,
+            offset: self.offset,
+            time: Some(self.time),
+            key: self.key.as_deref(),
+            payload: self.payload.as_deref(),
+            headers: self.headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_bytes()))).collect(),
+        }
+    }
+
+    /// The partition that a producer would choose: by what the source is ordered by, else by the key.
+    fn chosen_partition(&self, plan: &Plan) -> i32 {
+        const PARTITIONS: u64 = 3;
+        let source = &plan.sources[self.source];
+        let record = self.record();
+        let by = match &source.ordered_by {
+            Some(field) => decode(source, &record, None).ok().and_then(|events| {
+                let value = field.eval(&Env::event(events.first()?, &[])).ok()?;
+                Some(value.to_json_text().into_bytes())
+            }),
+            None => self.key.clone(),
+        };
+        let Some(by) = by else { return 0 };
+        let digest = Sha256::digest(&by);
+        (u64::from(digest[0]) % PARTITIONS) as i32
+    }
+}
+
+/// When the first event of a case happened, if nothing is said: 2026-01-01.
+const BEGINNING: i64 = 1_767_225_600_000_000;
+
+/// The events of a case as messages of the partitions that a producer would choose.
 pub fn encode(plan: &Plan, case: &Case, sink: &Sink) -> Vec<Encoded> {
-    let mut encoded = Vec::new();
+    let mut encoded: Vec<Encoded> = Vec::new();
+    let mut ends: HashMap<Partition, i64> = HashMap::new();
     for (at, event) in case.events.iter().enumerate() {
         let named = event.source.as_ref();
         let found = match named {
@@ -90,15 +156,32 @@ pub fn encode(plan: &Plan, case: &Case, sink: &Sink) -> Vec<Encoded> {
             _ => data.map(String::from),
         };
         let place = event.type_.as_ref().map_or(&case.name.span, |type_| &type_.span);
-        encoded.push(Encoded {
+        let time = match &event.time {
+            None => encoded.last().map_or(BEGINNING, |before| before.time + 1_000_000),
+            Some(time) => parse_time(time).unwrap_or_else(|| {
+                let message = format!("`{}` is not an RFC 3339 timestamp", time.value);
+                sink.error("wrong-value", &time.span, message, None);
+                BEGINNING
+            }),
+        };
+        let mut event = Encoded {
             source: index,
             topic,
-            offset: at as i64,
+            partition: event.partition.as_ref().map_or(-1, |partition| partition.value as i32),
+            offset: 0,
+            time,
             key: event.key.as_ref().map(|key| key.clone().into_bytes()),
             payload: payload.map(String::into_bytes),
             headers: event.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             line: sink.file.position(place.start).0,
-        });
+        };
+        if event.partition < 0 {
+            event.partition = event.chosen_partition(plan);
+        }
+        let end = ends.entry(event.partition()).or_default();
+        event.offset = *end;
+        *end += 1;
+        encoded.push(event);
     }
     encoded
 }
@@ -110,7 +193,8 @@ fn structured(event: &Event, type_: &str, at: usize, data: Option<&str>) -> Stri
         quote(type_),
         quote(event.id.as_deref().unwrap_or(&format!("{}", at + 1)))
     );
-    for (name, value) in [("time", &event.time), ("subject", &event.subject)] {
+    let time = event.time.as_ref().map(|time| &time.value);
+    for (name, value) in [("time", time), ("subject", event.subject.as_ref())] {
         if let Some(value) = value {
             envelope += &format!(",\"{name}\":{}", quote(value));
         }
@@ -121,28 +205,30 @@ fn structured(event: &Event, type_: &str, at: usize, data: Option<&str>) -> Stri
     envelope + "}"
 }
 
-/// A row as written, with every visible column: what is left out is at its default.
+/// A row as written, with every visible column: what is left out is at its default. Columns that are worked out from the
+/// row are compared where they are written.
 pub fn expected_row(table: &Table, row: &Named<Located<Literal>>, sink: &Sink) -> ExpectedRow {
     let columns = || table.key.iter().chain(table.columns.iter().filter(|column| !column.hidden));
-    for name in row.keys() {
+    let generated = |name: &str| table.generated.iter().find(|column| column.name == name && !column.hidden);
+    for name in row.keys().filter(|name| generated(name).is_none()) {
         if !columns().any(|column| column.name == name.value) {
             let help = suggest(name, columns().map(|column| column.name.as_str()));
             sink.error("unknown-column", &name.span, format!("{} has no column `{}`", table.name, name.value), help);
         }
     }
-    columns()
-        .map(|column| {
-            let value = match row.get(column.name.as_str()) {
-                None => column.shape.default.clone(),
-                Some(literal) => {
-                    let value = json_value(&literal.value.0).and_then(|value| column.shape.type_.coerce(value));
-                    value.unwrap_or_else(|message| {
-                        sink.error("wrong-value", &literal.span, message, None);
-                        Value::Null
-                    })
-                }
-            };
-            (column.name.clone(), value)
+    let value = |type_: &ColumnType, literal: &Located<Literal>| {
+        let value = json_value(&literal.value.0).and_then(|value| type_.coerce(value));
+        value.unwrap_or_else(|message| {
+            sink.error("wrong-value", &literal.span, message, None);
+            Value::Null
         })
-        .collect()
+    };
+    let stored = columns().map(|column| {
+        let written = row.get(column.name.as_str());
+        let value = written.map_or(column.shape.default.clone(), |literal| value(&column.shape.type_, literal));
+        (column.name.clone(), value)
+    });
+    let worked_out =
+        row.iter().filter_map(|(name, literal)| Some((name.value.clone(), value(&generated(name)?.type_, literal))));
+    stored.chain(worked_out).collect()
 }

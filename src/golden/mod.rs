@@ -1,81 +1,198 @@
 //! Golden tests: events in, rows out, through the real decoder and fold and without any service.
 //!
-//! Every case runs event by event (the naive model) and as one batch, and both have to give the golden rows.
+//! Every case is run in many ways (see [`ways`]), and all of them have to give the golden rows.
 
+mod bless;
 mod case;
 mod model;
+mod query;
+mod ways;
 
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub use bless::bless;
 pub use model::Model;
+pub use ways::Way;
 
 use crate::plan::{Plan, Table};
 use crate::spec;
 use crate::spec::diagnostic::{Diagnostic, Sink, SourceFile};
-use crate::value::Value;
-use case::{Case, TestFile};
+use crate::value::{Value, parse_time};
+use case::{Case, Encoded, TestFile};
+
+/// How many orders of the partitions a case is run in.
+const INTERLEAVINGS: u64 = 24;
 
 /// How one case ended.
 #[derive(Debug)]
 pub struct Report {
     pub name: String,
-    /// What differs, a line each; empty when the case passed.
+    /// The ways that were gone and gave the golden rows.
+    pub passed: Vec<&'static str>,
+    /// The ways that could not be gone, and why.
+    pub left_out: Vec<(&'static str, &'static str)>,
+    /// What differs in the first way that failed, a line each; empty when the case passed.
     pub differences: Vec<String>,
 }
 
-/// Runs the cases of a test file against its projection.
+/// Runs the cases of a test file against its projection; with a seed, in that one interleaving alone.
 ///
 /// # Errors
 /// What is wrong with the test file itself.
-pub fn run(plan: &Plan, file: &Arc<SourceFile>) -> Result<Vec<Report>, Vec<Diagnostic>> {
+pub fn run(plan: &Plan, file: &Arc<SourceFile>, seed: Option<u64>) -> Result<Vec<Report>, Vec<Diagnostic>> {
     let sink = Sink::new(file.clone());
     let tests: Option<TestFile> = spec::read(&sink);
     let reports = tests.map(|tests| {
-        let run = |case: &Case| Report { name: case.name.value.clone(), differences: run_case(plan, case, &sink) };
+        let run = |case: &Case| Runner { plan, case, events: case::encode(plan, case, &sink), sink: &sink }.run(seed);
         tests.cases.iter().map(run).collect()
     });
     if sink.has_errors() { Err(sink.into_diagnostics()) } else { Ok(reports.unwrap_or_default()) }
 }
 
-type Way = fn(&Plan, &[case::Encoded]) -> Result<Model, String>;
+/// Why rows cannot be made from a file.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The file is wrong.
+    File(Vec<Diagnostic>),
+    /// An event cannot be applied.
+    Event(String),
+}
 
-fn run_case(plan: &Plan, case: &Case, sink: &Sink) -> Vec<String> {
-    let events = case::encode(plan, case, sink);
-    let ways: [(&str, Way); 2] = [("event by event", Model::one_by_one), ("as one batch", Model::in_one_batch)];
-    for (way, fold) in ways {
-        let differences = match (fold(plan, &events), &case.error) {
+/// A served table and its rows, each as a line of YAML.
+pub type MadeRows = (String, Vec<String>);
+
+/// The rows that the events of a file's first case make.
+///
+/// # Errors
+/// What is wrong with the file or the events.
+pub fn rows(plan: &Plan, file: &Arc<SourceFile>) -> Result<Vec<MadeRows>, Trouble> {
+    let sink = Sink::new(file.clone());
+    let tests: Option<TestFile> = spec::read(&sink);
+    let case = tests.and_then(|tests| tests.cases.into_iter().next()).unwrap_or_default();
+    let events = case::encode(plan, &case, &sink);
+    if sink.has_errors() {
+        return Err(Trouble::File(sink.into_diagnostics()));
+    }
+    let now = events.iter().map(|event| event.time).max().unwrap_or(0);
+    let model = ways::take(plan, &events, Way::Straight).map_err(Trouble::Event)?;
+    let served = plan.tables.iter().enumerate().filter(|(_, table)| table.served);
+    served
+        .map(|(at, table)| {
+            let mut rows = model.visible_rows(plan, at, now).map_err(Trouble::Event)?;
+            bless::sort(table, &mut rows);
+            Ok((table.name.clone(), rows.iter().map(|row| bless::row_text(table, row)).collect()))
+        })
+        .collect()
+}
+
+pub(crate) type ExpectedRow = IndexMap<String, Value>;
+
+struct Runner<'r> {
+    plan: &'r Plan,
+    case: &'r Case,
+    events: Vec<Encoded>,
+    sink: &'r Sink,
+}
+
+impl Runner<'_> {
+    fn run(&self, seed: Option<u64>) -> Report {
+        let mut report = Report {
+            name: self.case.name.value.clone(),
+            passed: Vec::new(),
+            left_out: Vec::new(),
+            differences: Vec::new(),
+        };
+        for way in Way::ALL.into_iter().filter(|way| seed.is_none() || *way == Way::Interleaved) {
+            // Which event cannot be applied is known of the straight order alone.
+            let ordered = matches!(way, Way::Straight | Way::OneEventABatch | Way::OneBatch);
+            if self.case.error.is_some() && !ordered {
+                continue;
+            }
+            if let Some(why) = way.left_out(self.plan).filter(|_| seed.is_none()) {
+                report.left_out.push((way.name(), why));
+                continue;
+            }
+            let differences = match way {
+                Way::Interleaved => self.interleaved(seed),
+                way => self.differences(&self.events, way),
+            };
+            if differences.is_empty() {
+                report.passed.push(way.name());
+            } else if report.differences.is_empty() {
+                report.differences = std::iter::once(format!("{}:", way.name())).chain(differences).collect();
+            }
+        }
+        report
+    }
+
+    fn interleaved(&self, seed: Option<u64>) -> Vec<String> {
+        let seeds = seed.map_or(1..=INTERLEAVINGS, |seed| seed..=seed);
+        let in_order = |order: &[usize]| -> Vec<String> {
+            let events: Vec<Encoded> = order.iter().map(|at| self.events[*at].clone()).collect();
+            self.differences(&events, Way::Interleaved)
+        };
+        for seed in seeds {
+            let order = ways::interleaving(&self.events, seed);
+            if in_order(&order).is_empty() {
+                continue;
+            }
+            let order = ways::smallest(&self.events, order, &|order| !in_order(order).is_empty());
+            let mut lines = vec![format!("  in this order (again with --seed {seed}):")];
+            lines.extend(order.iter().map(|at| {
+                let event = &self.events[*at];
+                let place = format!("{}/{}@{}", event.topic, event.partition, event.offset);
+                format!("    {place}, line {}", event.line)
+            }));
+            return lines.into_iter().chain(in_order(&order)).collect();
+        }
+        Vec::new()
+    }
+
+    /// What the events make that is not golden.
+    fn differences(&self, events: &[Encoded], way: Way) -> Vec<String> {
+        match (ways::take(self.plan, events, way), &self.case.error) {
             (Ok(_), Some(error)) => {
                 vec![format!("the error {:?} was expected, and every event was applied", error.value)]
             }
-            (Ok(model), None) => compare(plan, case, &model, sink),
+            (Ok(model), None) => self.compare(&model).unwrap_or_else(|message| vec![message]),
             (Err(message), Some(error)) if message.contains(&error.value) => Vec::new(),
             (Err(message), _) => vec![message],
-        };
-        if !differences.is_empty() {
-            return std::iter::once(format!("{way}:")).chain(differences).collect();
         }
     }
-    Vec::new()
-}
 
-type ExpectedRow = IndexMap<String, Value>;
-
-fn compare(plan: &Plan, case: &Case, model: &Model, sink: &Sink) -> Vec<String> {
-    let mut differences = Vec::new();
-    for (name, _) in &case.rows {
-        if !plan.tables.iter().any(|table| table.name == name.value) {
-            sink.error("unknown-table", &name.span, format!("there is no table `{}`", name.value), None);
+    /// When the rows are read.
+    fn now(&self) -> i64 {
+        let latest = || self.events.iter().map(|event| event.time).max().unwrap_or(0);
+        match &self.case.now {
+            None => latest(),
+            Some(now) => parse_time(now).unwrap_or_else(|| {
+                let message = format!("`{}` is not an RFC 3339 timestamp", now.value);
+                self.sink.error("wrong-value", &now.span, message, None);
+                latest()
+            }),
         }
     }
-    for (at, table) in plan.tables.iter().enumerate() {
-        let Some(written) = case.rows.get(table.name.as_str()) else { continue };
-        let expected: Vec<ExpectedRow> = written.iter().map(|row| case::expected_row(table, row, sink)).collect();
-        let found = model.visible_rows(plan, at);
-        differences.extend(compare_rows(table, &expected, &found));
+
+    fn compare(&self, model: &Model) -> Result<Vec<String>, String> {
+        let (plan, sink) = (self.plan, self.sink);
+        let mut differences = Vec::new();
+        for (name, _) in &self.case.rows {
+            if !plan.tables.iter().any(|table| table.name == name.value) {
+                sink.error("unknown-table", &name.span, format!("there is no table `{}`", name.value), None);
+            }
+        }
+        for (at, table) in plan.tables.iter().enumerate() {
+            let Some(written) = self.case.rows.get(table.name.as_str()) else { continue };
+            let expected: Vec<ExpectedRow> = written.iter().map(|row| case::expected_row(table, row, sink)).collect();
+            differences.extend(compare_rows(table, &expected, &model.visible_rows(plan, at, self.now())?));
+        }
+        for asked in &self.case.queries {
+            differences.extend(query::compare(plan, model, asked, self.now(), sink)?);
+        }
+        Ok(differences)
     }
-    differences
 }
 
 fn compare_rows(table: &Table, expected: &[ExpectedRow], found: &[ExpectedRow]) -> Vec<String> {

@@ -5,84 +5,187 @@ use std::collections::HashMap;
 use super::ExpectedRow;
 use super::case::Encoded;
 use crate::batch::{Batch, Key};
-use crate::decode::decode;
-use crate::event::Record;
-use crate::fold::{RowPatches, fold};
-use crate::patch::{Patch, Row};
-use crate::plan::Plan;
+use crate::checkpoint::Partition;
+use crate::fold::Identity;
+use crate::intake::{Intake, intake};
+use crate::patch::{FINAL, Misapplied, Patch, Row};
+use crate::plan::expr::{Env, Expr, RowView};
+use crate::plan::{GeneratedValue, Plan, Table};
+use crate::value::Value;
 
-/// The rows of a projection, by table and key.
+/// The rows of a projection, by table and key, and what stands beside them in the catalog.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub tables: Vec<HashMap<Key, Row>>,
+    clocks: HashMap<Partition, Option<i64>>,
+    counted: HashMap<(Partition, Identity), i64>,
 }
 
 impl Model {
     pub fn new(plan: &Plan) -> Model {
-        Model { tables: plan.tables.iter().map(|_| HashMap::new()).collect() }
+        Model { tables: plan.tables.iter().map(|_| HashMap::new()).collect(), ..Model::default() }
     }
 
     /// Applies one patch to one row.
     ///
     /// # Errors
-    /// When a sum leaves its column's type.
-    pub fn apply(&mut self, plan: &Plan, table: usize, key: &Key, patch: &Patch) -> Result<(), String> {
+    /// When a sum leaves its column's type, or the row is not what the event needs.
+    pub fn apply(&mut self, plan: &Plan, table: usize, key: &Key, patch: &Patch) -> Result<(), Misapplied> {
         let shapes = &plan.tables[table].shapes;
         let row = self.tables[table].entry(key.clone()).or_insert_with(|| Row::blank(shapes));
-        patch.apply(row, shapes).map_err(|overflow| overflow.message)
+        patch.apply(key, row, shapes)
     }
 
-    pub(super) fn one_by_one(plan: &Plan, events: &[Encoded]) -> Result<Model, String> {
-        let mut model = Model::new(plan);
-        for event in events {
-            for row in patches(plan, event)? {
-                model.apply(plan, row.table, &row.key, &row.patch).map_err(|e| at(event, e))?;
-            }
+    /// The naive way: every event to its rows at once, no batch.
+    pub(super) fn take(&mut self, plan: &Plan, event: &Encoded) -> Result<(), String> {
+        let intake = self.intake(plan, event, self.clock(event), &[])?;
+        for row in &intake.patches {
+            self.apply(plan, row.table, &row.key, &row.patch).map_err(|error| at(event, &error.message))?;
         }
-        Ok(model)
+        self.note(event.partition(), intake.clock, intake.counted.iter());
+        Ok(())
     }
 
-    pub(super) fn in_one_batch(plan: &Plan, events: &[Encoded]) -> Result<Model, String> {
-        let mut batch = Batch::new(plan);
-        for event in events {
-            batch.absorb(plan, patches(plan, event)?).map_err(|(_, overflow)| at(event, overflow.message))?;
-        }
-        let mut model = Model::new(plan);
-        for (table, rows) in batch.seal().tables.iter().enumerate() {
-            for (key, patch) in rows {
-                model.apply(plan, table, key, patch)?;
-            }
-        }
-        Ok(model)
+    fn clock(&self, event: &Encoded) -> Option<i64> {
+        self.clocks.get(&event.partition()).copied().flatten()
     }
 
-    /// What readers see of a table, by column.
-    pub(super) fn visible_rows(&self, plan: &Plan, table: usize) -> Vec<ExpectedRow> {
-        let shape = &plan.tables[table];
-        let visible = |row: &Row| !shape.presence || row.present != 0;
-        let columns = |(key, row): (&Key, &Row)| {
-            let key = shape.key.iter().zip(key).map(|(column, value)| (column.name.clone(), value.clone()));
-            let rest = shape.columns.iter().zip(&row.values).filter(|(column, _)| !column.hidden);
-            key.chain(rest.map(|(column, value)| (column.name.clone(), value.clone()))).collect()
+    /// What an event does, after what is committed and the identities of an open batch.
+    fn intake(
+        &self,
+        plan: &Plan,
+        event: &Encoded,
+        clock: Option<i64>,
+        open: &[(Partition, Identity)],
+    ) -> Result<Intake, String> {
+        let partition = event.partition();
+        let known = |identity: &Identity, horizon: i64| {
+            let key = (partition.clone(), *identity);
+            open.contains(&key) || self.counted.get(&key).is_some_and(|time| *time >= horizon)
         };
-        self.tables[table].iter().filter(|(_, row)| visible(row)).map(columns).collect()
+        intake(plan, event.source, &event.record(), clock, &known).map_err(|refused| at(event, &refused.message))
+    }
+
+    fn note<'c>(
+        &mut self,
+        partition: Partition,
+        clock: Option<i64>,
+        counted: impl Iterator<Item = &'c crate::seen::Counted>,
+    ) {
+        for counted in counted {
+            self.counted.insert((counted.partition.clone(), counted.identity), counted.time);
+        }
+        self.clocks.insert(partition, clock);
+    }
+
+    /// What readers see of a table at a time, by column.
+    ///
+    /// # Errors
+    /// When a column that is worked out from the row has no value.
+    pub(super) fn visible_rows(&self, plan: &Plan, table: usize, now: i64) -> Result<Vec<ExpectedRow>, String> {
+        let shape = &plan.tables[table];
+        let mut rows = Vec::new();
+        for (key, row) in &self.tables[table] {
+            if is_visible(shape, key, row, now)? {
+                rows.push(read(shape, key, row)?);
+            }
+        }
+        Ok(rows)
     }
 }
 
-fn at(event: &Encoded, message: String) -> String {
-    format!("the event on line {} cannot be applied: {message}", event.line)
+fn is_visible(table: &Table, key: &Key, row: &Row, now: i64) -> Result<bool, String> {
+    let alive = || table.alive.iter().any(|at| row.values[usize::from(*at)] == Value::Bool(true));
+    let is_present = row.present & FINAL == 0 && (row.present != 0 || alive());
+    if table.presence && !is_present {
+        return Ok(false);
+    }
+    let expired = |at: u16| matches!(row.values[usize::from(at)], Value::Time(end) if end <= now);
+    if table.expire.is_some_and(expired) {
+        return Ok(false);
+    }
+    table.show.as_ref().map_or(Ok(true), |show| holds(show, key, row))
 }
 
-fn patches(plan: &Plan, event: &Encoded) -> Result<RowPatches, String> {
-    let record = Record {
-        topic: &event.topic,
-        partition: 0,
-        offset: event.offset,
-        time: None,
-        key: event.key.as_deref(),
-        payload: event.payload.as_deref(),
-        headers: event.headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_bytes()))).collect(),
-    };
-    let decoded = decode(&plan.sources[event.source], &record).map_err(|failure| at(event, failure.message))?;
-    fold(plan, event.source, &decoded).map_err(|unapplied| at(event, unapplied.to_string()))
+fn holds(condition: &Expr, key: &Key, row: &Row) -> Result<bool, String> {
+    condition.holds(&Env::row(RowView { key, values: &row.values })).map_err(|failure| failure.message)
+}
+
+fn read(table: &Table, key: &Key, row: &Row) -> Result<ExpectedRow, String> {
+    let key_columns = table.key.iter().zip(key).map(|(column, value)| (column.name.clone(), value.clone()));
+    let rest = table.columns.iter().zip(&row.values).filter(|(column, _)| !column.hidden);
+    let stored = key_columns.chain(rest.map(|(column, value)| (column.name.clone(), value.clone())));
+    let mut found: ExpectedRow = stored.collect();
+    for column in table.generated.iter().filter(|column| !column.hidden) {
+        let value = match &column.value {
+            GeneratedValue::Expr(expr) => expr
+                .eval(&Env::row(RowView { key, values: &row.values }))
+                .map_err(|failure| failure.message)
+                .and_then(|value| column.type_.coerce(value))?,
+            GeneratedValue::Flags(flags) => {
+                let mut names = Vec::new();
+                for (name, condition) in flags {
+                    if holds(condition, key, row)? {
+                        names.push(Value::text(name));
+                    }
+                }
+                Value::List(names.into())
+            }
+        };
+        found.insert(column.name.clone(), value);
+    }
+    Ok(found)
+}
+
+/// A lane over a model: what it has folded since its last commit.
+pub(super) struct Lane<'p> {
+    plan: &'p Plan,
+    batch: Batch,
+    open: Vec<(Partition, Identity)>,
+    clocks: HashMap<Partition, Option<i64>>,
+    /// For messages: the last event folded.
+    last: Option<Encoded>,
+}
+
+impl<'p> Lane<'p> {
+    pub fn new(plan: &'p Plan) -> Lane<'p> {
+        Lane { plan, batch: Batch::new(plan), open: Vec::new(), clocks: HashMap::new(), last: None }
+    }
+
+    /// Folds an event into the open batch.
+    pub fn fold(&mut self, model: &Model, event: &Encoded) -> Result<(), String> {
+        let partition = event.partition();
+        let clock = self.clocks.get(&partition).copied().unwrap_or_else(|| model.clock(event));
+        let intake = model.intake(self.plan, event, clock, &self.open)?;
+        self.batch.absorb(self.plan, intake.patches).map_err(|(_, error)| at(event, &error.message))?;
+        for counted in intake.counted {
+            self.open.push((partition.clone(), counted.identity));
+            self.batch.count(counted);
+        }
+        self.clocks.insert(partition, intake.clock);
+        self.last = Some(event.clone());
+        Ok(())
+    }
+
+    /// Commits what is folded.
+    pub fn commit(&mut self, model: &mut Model) -> Result<(), String> {
+        let sealed = std::mem::replace(&mut self.batch, Batch::new(self.plan)).seal();
+        for (table, rows) in sealed.tables.iter().enumerate() {
+            for (key, patch) in rows {
+                model.apply(self.plan, table, key, patch).map_err(|error| match &self.last {
+                    Some(last) => at(last, &error.message),
+                    None => error.message,
+                })?;
+            }
+        }
+        for (partition, clock) in self.clocks.drain() {
+            model.note(partition, clock, sealed.counted.iter());
+        }
+        self.open.clear();
+        Ok(())
+    }
+}
+
+fn at(event: &Encoded, message: &str) -> String {
+    format!("the event on line {} cannot be applied: {message}", event.line)
 }

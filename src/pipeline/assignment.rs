@@ -33,8 +33,13 @@ pub fn take_over(
                 None => add_partition(running, runtime, consumer, partition, offsets.low, &known)?,
             };
             resume(partition, checkpoint.next_offset, offsets).map_err(End::gap)?;
-            let owns =
-                Owned { source, next: checkpoint.next_offset, high: offsets.high, waits_for: checkpoint.waits_for };
+            let owns = Owned {
+                source,
+                next: checkpoint.next_offset,
+                high: offsets.high,
+                clock: checkpoint.clock,
+                waits_for: checkpoint.waits_for,
+            };
             owned.insert(partition.clone(), owns);
         }
     }
@@ -106,7 +111,7 @@ fn add_partition(
         running.plan.name
     );
     runtime.block_on(partitions::begin(&running.pool, &running.generation, partition, low, &waits_for))?;
-    Ok(Checkpoint { next_offset: low, waits_for })
+    Ok(Checkpoint { next_offset: low, clock: None, waits_for })
 }
 
 /// Partitions whose wait is over.

@@ -6,9 +6,12 @@ use std::time::Duration;
 use super::{Outage, Running};
 use crate::batch::Sealed;
 use crate::checkpoint::Progress;
+use crate::event::Place;
 use crate::proof::{self, Sabotage};
+use crate::seen::Counted;
 use crate::store::StoreError;
 use crate::store::commit::commit;
+use crate::store::partitions::Halt;
 use crate::store::write::Way;
 
 /// How a commit ended.
@@ -17,6 +20,14 @@ pub enum Outcome {
     Committed {
         progress: Progress,
         rows: u64,
+        counted: Vec<Counted>,
+    },
+    /// These events were counted by an earlier batch: fold again without them.
+    Repeated(Vec<Counted>),
+    /// An event that reads its row cannot be applied to it.
+    Misapplied {
+        place: Place,
+        halt: Halt,
     },
     /// The catalog knows better than we do how far the partitions are: read it again.
     Stale {
@@ -40,10 +51,18 @@ pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome 
         match result {
             Ok(rows) => {
                 outage.over(&what);
-                return Outcome::Committed { progress: batch.progress, rows };
+                return Outcome::Committed { progress: batch.progress, rows, counted: batch.counted };
             }
             Err(StoreError::Unknown(error)) if !proof::sabotaged(Sabotage::LostCommit) => {
                 return Outcome::Stale { why: format!("the answer to a COMMIT was lost ({error})") };
+            }
+            Err(StoreError::Repeated(repeats)) => return Outcome::Repeated(repeats),
+            Err(StoreError::Misapplied { place: Some(place), code, message }) => {
+                let halt = Halt { code: code.into(), message, place: Some(place.clone()) };
+                return Outcome::Misapplied { place, halt };
+            }
+            Err(error @ StoreError::Misapplied { place: None, .. }) => {
+                return Outcome::Refused { error, progress: batch.progress };
             }
             Err(error @ StoreError::Superseded { .. }) => return Outcome::Stale { why: error.to_string() },
             Err(error @ StoreError::Data(_)) => {

@@ -19,6 +19,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Partition, Progress};
 use crate::event::Place;
 use crate::proof::{self, Sabotage};
+use crate::seen::Seen;
 use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
 use crate::store::StoreError;
 use crate::store::commit::checkpoints;
@@ -33,6 +34,8 @@ pub struct Owned {
     pub next: i64,
     /// The end of the partition, as last heard.
     pub high: i64,
+    /// The greatest event time folded so far, in microseconds.
+    pub clock: Option<i64>,
     pub waits_for: BTreeMap<i32, i64>,
 }
 
@@ -103,6 +106,7 @@ pub struct Lane {
     stop: CancellationToken,
     owned: BTreeMap<Partition, Owned>,
     batch: Batch,
+    seen: Seen,
     /// When the first event of the batch came.
     opened: Option<Instant>,
     in_flight: Option<Receiver<Outcome>>,
@@ -129,6 +133,7 @@ impl Lane {
         let now = Instant::now();
         Ok(Lane {
             batch: Batch::new(&running.plan),
+            seen: Seen::default(),
             running,
             runtime,
             consumer,
@@ -254,10 +259,11 @@ impl Lane {
                     return Ok(Fetched::Message);
                 };
                 let before = self.limit.before();
-                match fold_message(&self.running, owned.source, &message, before, &mut self.batch) {
+                let (seen, batch) = (&mut self.seen, &mut self.batch);
+                match fold_message(&self.running, owned, &message, &partition, before, seen, batch) {
                     Folded::Taken => {
                         let time = message.timestamp().to_millis().map(|millis| millis * 1000);
-                        self.batch.progress.read(&partition, owned.next, message.offset(), time);
+                        self.batch.progress.read(&partition, owned.next, message.offset(), time, owned.clock);
                         owned.next = message.offset() + 1;
                         self.opened.get_or_insert_with(Instant::now);
                         self.outage.over(&self.running.plan.name);
@@ -428,7 +434,8 @@ impl Lane {
         };
         self.in_flight = None;
         match outcome {
-            Outcome::Committed { progress, rows } => {
+            Outcome::Committed { progress, rows, counted } => {
+                self.seen.committed(counted.into_iter().map(|c| (c.partition, c.identity, c.time)));
                 tracing::trace!("{}: {} events, {rows} rows", self.running.plan.name, progress.events());
                 self.rate.add(progress.events());
                 self.report(&progress);
@@ -436,6 +443,15 @@ impl Lane {
                 Ok(())
             }
             Outcome::Stale { why } => self.reload(&why),
+            Outcome::Repeated(repeats) => {
+                self.reload("some events were counted before")?;
+                self.seen.committed(repeats.into_iter().map(|c| (c.partition, c.identity, c.time)));
+                Ok(())
+            }
+            Outcome::Misapplied { place, halt } => {
+                self.limit = Limit::Before { place, halt };
+                self.reload("a batch is folded again without an event that cannot be applied")
+            }
             Outcome::Refused { error, progress } => self.search(error, &progress),
             Outcome::Fatal(error) => Err(End::from(error)),
         }
@@ -481,11 +497,15 @@ impl Lane {
         self.in_flight = None;
         self.ends.forget();
         self.batch = Batch::new(&self.running.plan);
+        self.seen.forget_open();
         self.opened = None;
         let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
         for (partition, owned) in &mut self.owned {
             match known.get(partition) {
-                Some(next) => owned.next = *next,
+                Some((next, clock)) => {
+                    owned.next = *next;
+                    owned.clock = *clock;
+                }
                 None => return Err(End::halted("generation-gone", "the generation was dropped or built anew".into())),
             }
         }

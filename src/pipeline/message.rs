@@ -3,10 +3,13 @@
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use super::Running;
+use super::lane::Owned;
 use crate::batch::Batch;
-use crate::decode::decode;
+use crate::checkpoint::Partition;
 use crate::event::{Place, Record};
-use crate::fold::{Unapplied, fold};
+use crate::fold::Identity;
+use crate::intake::intake;
+use crate::seen::Seen;
 use crate::store::partitions::Halt;
 
 /// What became of a message.
@@ -21,9 +24,11 @@ pub enum Folded {
 /// Decodes and folds a message. An event that stands at `before` is not touched: it is known not to be applicable.
 pub fn fold_message(
     running: &Running,
-    source: usize,
+    owned: &mut Owned,
     message: &BorrowedMessage<'_>,
+    partition: &Partition,
     before: Option<(&Place, &Halt)>,
+    seen: &mut Seen,
     batch: &mut Batch,
 ) -> Folded {
     let record = record_of(message);
@@ -36,21 +41,26 @@ pub fn fold_message(
     }
     let halt = |code: &str, message: String| Halt { code: code.into(), message, place: Some(record.place()) };
     let plan = &running.plan;
-    let folded = decode(&plan.sources[source], &record)
-        .map_err(|failure| halt(failure.code, failure.message))
-        .and_then(|event| {
-            fold(plan, source, &event).map_err(|unapplied: Unapplied| halt(unapplied.code, unapplied.to_string()))
-        });
-    match folded {
-        Err(halt) => Folded::Untouched(halt),
-        Ok(patches) => match batch.absorb(plan, patches) {
-            Ok(()) => Folded::Taken,
-            Err((table, overflow)) => {
-                let table = &plan.tables[table];
-                let column = &table.columns[usize::from(overflow.column)].name;
-                Folded::Halfway(halt("overflow", format!("{}.{column}: {}", table.name, overflow.message)))
+    let known = |identity: &Identity, horizon: i64| seen.knows(partition, identity, horizon);
+    let taken = match intake(plan, owned.source, &record, owned.clock, &known) {
+        Ok(taken) => taken,
+        Err(refused) => return Folded::Untouched(halt(refused.code, refused.message)),
+    };
+    match batch.absorb(plan, taken.patches) {
+        Ok(()) => {
+            owned.clock = taken.clock;
+            taken.unhandled.iter().for_each(|type_| batch.pass_over(owned.source, type_));
+            for counted in taken.counted {
+                seen.count(&counted);
+                batch.count(counted);
             }
-        },
+            Folded::Taken
+        }
+        Err((table, misapplied)) => {
+            let table = &plan.tables[table];
+            let column = misapplied.column.map_or("", |column| &table.columns[usize::from(column)].name);
+            Folded::Halfway(halt(misapplied.code, format!("{}.{column}: {}", table.name, misapplied.message)))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub use build::{compile, compile_all};
 
 use crate::json_paths::Paths;
 use crate::patch::{ColumnShape, Presence};
-use crate::spec::{Format, KeyFormat};
+use crate::spec::{Format, KeyFormat, SearchMethod};
 use expr::{Expr, ScopeId};
 
 /// The version of the meaning of definitions. It is stored with every generation, and moves when the same definition
@@ -46,10 +46,26 @@ pub struct Source {
     pub type_prefix: String,
     pub start: Start,
     pub accept_truncated: Option<String>,
+    /// The list whose elements are the events.
+    pub split: Option<Expr>,
+    /// What the producer keeps in one partition; the record key, if nothing is said.
+    pub ordered_by: Option<Expr>,
+    pub dedupe: Option<Dedupe>,
+    /// A second delivery of an event changes nothing, because it is found out or because every handler stands it.
+    pub stands_repeats: bool,
     /// The paths that expressions read, by [`ScopeId`].
     pub scopes: Vec<Paths>,
     /// Indexes into a table's handlers, by event type.
     pub routes: Routes,
+}
+
+/// How repeated events are told.
+#[derive(Debug, Clone)]
+pub struct Dedupe {
+    /// What makes the identity beside the type; CloudEvents' `source` and `id` if empty.
+    pub by: Vec<Expr>,
+    /// Microseconds of event time for which identities are kept.
+    pub window: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -126,6 +142,12 @@ impl Routes {
         }
     }
 
+    /// Whether any table handles the type, or says why not.
+    pub fn knows(&self, type_: &str) -> bool {
+        let by_pattern = |patterns: &Patterns| patterns.0.iter().any(|(prefix, _)| type_.starts_with(prefix.as_str()));
+        self.exact.contains_key(type_) || self.patterns.iter().any(by_pattern)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.patterns.iter().all(|patterns| patterns.0.is_empty())
     }
@@ -147,6 +169,50 @@ pub struct Table {
     /// Each a list of column names.
     pub indexes: Vec<Vec<String>>,
     pub fillfactor: Option<u16>,
+    /// How many version slots a row has.
+    pub version_slots: u16,
+    /// Columns that say, under `latest`, whether a source is present; beside the stored bits.
+    pub alive: Vec<u16>,
+    /// The column that says when a row expires.
+    pub expire: Option<u16>,
+    /// A further condition for a row to be seen.
+    pub show: Option<Expr>,
+    /// Columns worked out when the row is read, in the order of the file, `flags` last.
+    pub generated: Vec<Generated>,
+    pub search: Option<Search>,
+    pub unlogged: bool,
+    /// It is proved that the rows do not depend on the order in which partitions are read.
+    pub order_free: bool,
+}
+
+impl Table {
+    /// Whether a row can end for good.
+    pub fn has_finals(&self) -> bool {
+        self.handlers.iter().any(|handler| handler.existence == Existence::EndsForGood)
+    }
+}
+
+/// A column that is worked out when a row is read.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    pub name: String,
+    pub type_: types::ColumnType,
+    pub value: GeneratedValue,
+    pub hidden: bool,
+    pub description: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub enum GeneratedValue {
+    Expr(Expr),
+    /// The names of the conditions that hold, in the order of the file.
+    Flags(Vec<(String, Expr)>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Search {
+    pub columns: Vec<String>,
+    pub method: SearchMethod,
 }
 
 #[derive(Debug, Clone)]
@@ -160,14 +226,39 @@ pub struct Column {
 
 #[derive(Debug, Clone)]
 pub struct Handler {
+    /// Index into [`Plan::sources`].
+    pub source: usize,
     /// Line of the projection file, for messages.
     pub line: usize,
     pub key: Vec<Expr>,
     pub when: Option<Expr>,
     pub require: Vec<(String, Expr)>,
-    pub for_each: Option<ForEach>,
+    /// Outermost first.
+    pub for_each: Vec<ForEach>,
+    pub existence: Existence,
+    /// The stored bits of presence that the handler changes.
     pub presence: Presence,
+    /// What `latest` says: the parts of the version. Empty without.
+    pub version: Vec<Expr>,
     pub effects: Vec<Effect>,
+    /// Some expression reads the row, or the row may have expired: the handler runs when the row is loaded.
+    pub on_row: bool,
+}
+
+/// What a handler does to its source's presence in the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    Leaves,
+    Begins,
+    Ends,
+    EndsForGood,
+}
+
+impl Handler {
+    /// `delete`: it clears columns rather than writes them.
+    pub fn deletes(&self) -> bool {
+        matches!(self.existence, Existence::Ends | Existence::EndsForGood)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -183,6 +274,8 @@ pub struct Effect {
     pub column: u16,
     pub fold: Fold,
     pub expr: Expr,
+    /// The fields of a record that is pushed; `expr` says nothing then.
+    pub record: Vec<(String, Expr)>,
     pub line: usize,
 }
 
@@ -190,12 +283,22 @@ pub struct Effect {
 pub enum Fold {
     Set,
     SetIfPresent,
+    /// As `Set`; change capture's placeholder for an unchanged value leaves the column.
+    Spread,
     Add,
     Max,
     Min,
+    Merge,
+    Push,
+    Remove,
 }
 
 impl Fold {
+    /// Whether what was there before does not count.
+    pub fn sets(self) -> bool {
+        matches!(self, Fold::Set | Fold::SetIfPresent | Fold::Spread)
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Fold::Set => "set",
@@ -203,6 +306,10 @@ impl Fold {
             Fold::Add => "add",
             Fold::Max => "max",
             Fold::Min => "min",
+            Fold::Spread => "spread",
+            Fold::Merge => "merge",
+            Fold::Push => "push",
+            Fold::Remove => "remove",
         }
     }
 }

@@ -5,10 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
-use crate::value::{Value, parse_date, parse_number, parse_time};
+use crate::value::json::{check_json, json_items};
+use crate::value::{Value, canonical_number, parse_date, parse_time, show};
 
 /// A Postgres type that a column may have.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +54,7 @@ pub enum Kind {
     Text,
     Time,
     Date,
+    Duration,
     List,
 }
 
@@ -68,6 +68,7 @@ impl Kind {
             Kind::Text => "a text",
             Kind::Time => "a timestamp",
             Kind::Date => "a date",
+            Kind::Duration => "a duration",
             Kind::List => "a list",
         }
     }
@@ -170,13 +171,28 @@ impl ColumnType {
             return kind == Kind::List;
         }
         match self.scalar {
-            Scalar::Text | Scalar::Citext | Scalar::Interval | Scalar::Uuid => kind == Kind::Text,
+            Scalar::Interval => matches!(kind, Kind::Text | Kind::Duration),
+            Scalar::Text | Scalar::Citext | Scalar::Uuid => kind == Kind::Text,
             Scalar::Enum(_) | Scalar::ExistingEnum(_) => kind == Kind::Text,
             Scalar::Bool => kind == Kind::Bool,
             Scalar::Int2 | Scalar::Int4 | Scalar::Int8 | Scalar::Numeric(_) | Scalar::Float8 => kind == Kind::Number,
             Scalar::Date => matches!(kind, Kind::Date | Kind::Text),
             Scalar::Timestamptz => matches!(kind, Kind::Time | Kind::Text),
             Scalar::Jsonb => true,
+        }
+    }
+
+    /// The kind of value that the column holds.
+    pub fn kind(&self) -> Kind {
+        match self.scalar {
+            _ if self.array => Kind::List,
+            Scalar::Bool => Kind::Bool,
+            Scalar::Int2 | Scalar::Int4 | Scalar::Int8 | Scalar::Numeric(_) | Scalar::Float8 => Kind::Number,
+            Scalar::Date => Kind::Date,
+            Scalar::Timestamptz => Kind::Time,
+            Scalar::Jsonb => Kind::Any,
+            Scalar::Text | Scalar::Citext | Scalar::Interval | Scalar::Uuid => Kind::Text,
+            Scalar::Enum(_) | Scalar::ExistingEnum(_) => Kind::Text,
         }
     }
 
@@ -256,6 +272,7 @@ impl ColumnType {
             (Scalar::Timestamptz, Value::Text(text)) => parse_time(&text).map(Value::Time).ok_or_else(|| {
                 format!("{} is not an RFC 3339 timestamp (with an offset, years up to 9999)", show(&text))
             }),
+            (Scalar::Interval, value @ Value::Duration(_)) => Ok(Value::text(&value.to_sql_text().unwrap_or_default())),
             (Scalar::Interval, Value::Text(text)) => match text.parse::<jiff::Span>() {
                 Ok(span) => Ok(Value::text(&span.to_string())),
                 Err(_) => Err(format!("{} is not an ISO 8601 duration such as PT15M", show(&text))),
@@ -320,20 +337,6 @@ impl ColumnType {
     }
 }
 
-/// Integers as integers, decimals without trailing zeros: one representation a value.
-fn canonical_number(value: Value) -> Value {
-    match value {
-        Value::Decimal(d) => {
-            let d = d.normalize();
-            match i64::try_from(d) {
-                Ok(n) if d.scale() == 0 => Value::Int(n),
-                _ => Value::Decimal(d),
-            }
-        }
-        other => other,
-    }
-}
-
 fn parse_numeric(text: &str, arguments: &[&str]) -> Result<ColumnType, (String, Option<String>)> {
     let wrong = || (format!("`{text}` is not a numeric type"), Some("for example numeric(12,2)".to_string()));
     let precision: u16 = arguments[0].parse().map_err(|_| wrong())?;
@@ -370,116 +373,6 @@ impl fmt::Display for ColumnType {
     }
 }
 
-/// A value in a message: quoted, and cut when long.
-pub fn show(text: &str) -> String {
-    const LONGEST: usize = 80;
-    if text.chars().count() > LONGEST {
-        let cut: String = text.chars().take(LONGEST).collect();
-        format!("`{}…`", cut.escape_debug())
-    } else {
-        format!("`{}`", text.escape_debug())
-    }
-}
-
-/// A raw JSON text as a value; objects and arrays stay text.
-///
-/// # Errors
-/// When a number is beyond any column or a string is not valid.
-pub fn json_value(raw: &str) -> Result<Value, String> {
-    match raw.as_bytes().first() {
-        Some(b'"') => {
-            let inner = &raw[1..raw.len() - 1];
-            if !inner.contains('\\') {
-                return Ok(Value::text(inner));
-            }
-            let text: String = serde_json::from_str(raw).map_err(|e| format!("{} is not a string: {e}", show(raw)))?;
-            Ok(Value::text(&text))
-        }
-        Some(b'{' | b'[') => Ok(Value::Json(raw.into())),
-        Some(b't') => Ok(Value::Bool(true)),
-        Some(b'f') => Ok(Value::Bool(false)),
-        Some(b'n') => Ok(Value::Null),
-        _ => parse_number(raw).ok_or_else(|| format!("the number {} is beyond what a column can hold", show(raw))),
-    }
-}
-
-/// The elements of a raw JSON array.
-///
-/// # Errors
-/// When the text is no array, or an element is no value.
-pub fn json_items(raw: &str) -> Result<Vec<Value>, String> {
-    let items: Vec<&RawValue> =
-        serde_json::from_str(raw).map_err(|_| format!("a list is needed, this is {}", show(raw)))?;
-    items.into_iter().map(|item| json_value(item.get())).collect()
-}
-
-/// Whether Postgres' jsonb takes the text and keeps all of it: no NUL, no repeated key, bounded depth.
-fn check_json(text: &str) -> Result<(), String> {
-    serde_json::from_str::<Storable>(text).map(|_| ()).map_err(|e| format!("{} cannot be stored: {e}", show(text)))
-}
-
-struct Storable;
-
-impl<'de> Deserialize<'de> for Storable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Storable, D::Error> {
-        deserializer.deserialize_any(StorableVisitor)
-    }
-}
-
-struct StorableVisitor;
-
-impl<'de> Visitor<'de> for StorableVisitor {
-    type Value = Storable;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Storable, E> {
-        Ok(Storable)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Storable, E> {
-        Ok(Storable)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Storable, E> {
-        Ok(Storable)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Storable, E> {
-        Ok(Storable)
-    }
-
-    fn visit_unit<E>(self) -> Result<Storable, E> {
-        Ok(Storable)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Storable, E> {
-        if text.contains('\0') { Err(E::custom("a string has a NUL character")) } else { Ok(Storable) }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Storable, A::Error> {
-        while seq.next_element::<Storable>()?.is_some() {}
-        Ok(Storable)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Storable, A::Error> {
-        let mut seen = std::collections::HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            map.next_value::<Storable>()?;
-            if key.contains('\0') {
-                return Err(de::Error::custom("a key has a NUL character"));
-            }
-            if seen.contains(&key) {
-                return Err(de::Error::custom(format!("the key {} stands twice", show(&key))));
-            }
-            seen.insert(key);
-        }
-        Ok(Storable)
-    }
-}
-
 /// Adds two numbers exactly; NULL counts as nothing.
 ///
 /// # Errors
@@ -501,6 +394,8 @@ pub fn add(a: &Value, b: &Value) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::json::json_value;
+    use crate::value::parse_number;
 
     fn fits(type_: &str, json: &str) -> Result<Value, String> {
         ColumnType::parse(type_).unwrap().coerce(json_value(json).unwrap())

@@ -53,6 +53,20 @@ pub struct Projection {
     /// Short form for a projection of one table: how full Postgres packs its pages, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fillfactor: Option<Located<u16>>,
+    /// Short form for a projection of one table: a further condition for a row to be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub show: Option<Expr>,
+    /// Short form for a projection of one table: named conditions on the row.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub flags: Named<Expr>,
+    /// Short form for a projection of one table: what readers search by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+    /// Short form for a projection of one table: the column that says when a row expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire: Option<Name>,
+    /// Short form for a projection of one table: without a write-ahead log.
+    pub unlogged: bool,
 }
 
 /// One or more Kafka topics of one format.
@@ -76,12 +90,25 @@ pub struct Source {
     pub start: Option<Name>,
     /// Why it is all right that the topic's early history is gone.
     pub accept_truncated: Option<Name>,
-    /// The field by which the producer keeps events in one partition; the record key, if nothing is said.
-    pub ordered_by: Option<Name>,
-    /// Every element of a list becomes an event.
-    pub split: Option<Located<Literal>>,
+    /// What the producer keeps in one partition, as an expression such as `data.order_id`; the record key, if nothing is
+    /// said. A row whose key contains it sees its events in their order.
+    pub ordered_by: Option<Expr>,
+    /// Every element of this list of the `message` becomes an event; `data` is the element.
+    pub split: Option<Expr>,
     /// Repeated events count once.
-    pub dedupe: Option<Located<Literal>>,
+    pub dedupe: Option<Dedupe>,
+}
+
+/// How repeated events are told: within a partition, by their type and identity.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dedupe {
+    /// Expressions that make the identity; CloudEvents' `source` and `id`, if nothing is said.
+    pub by: Many<Expr>,
+    /// For how long identities are kept, by the events' own time: an ISO 8601 duration such as P7D.
+    pub window: Name,
+    /// What becomes of an event older than the window, of which nobody knows whether it is a repeat: `park`.
+    pub older: Option<Name>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -127,24 +154,43 @@ pub struct Table {
     /// Columns aggregated from another table's rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollups: Option<Located<Literal>>,
-    /// A further condition for a row to be seen.
+    /// A further condition, on `row.`, for a row to be seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub show: Option<Located<Literal>>,
-    /// Full-text or trigram search.
+    pub show: Option<Expr>,
+    /// Named conditions on `row.`: the column `flags` lists the names of those that hold.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub flags: Named<Expr>,
+    /// What readers search by.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub search: Option<Located<Literal>>,
-    /// The column that says when a row expires.
+    pub search: Option<Search>,
+    /// The column that says when a row expires: from then on no reader sees it, and an event finds an empty row.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expire: Option<Located<Literal>>,
-    /// Names of conditions that hold, as a column.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub flags: Option<Located<Literal>>,
-    /// A table without write-ahead log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unlogged: Option<Located<Literal>>,
+    pub expire: Option<Name>,
+    /// Without a write-ahead log: faster to write, and empty after a crash of Postgres, from when on it is built anew.
+    pub unlogged: bool,
     /// When ended rows may be forgotten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forget_deleted_after: Option<Located<Literal>>,
+}
+
+/// Indexes for searching text.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Search {
+    /// Text columns.
+    pub columns: Many<Name>,
+    /// How they are searched.
+    pub method: SearchMethod,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SearchMethod {
+    /// Parts of words: makes `like` and `ilike` fast. Needs Postgres' extension pg_trgm.
+    #[default]
+    Trigram,
+    /// Whole words, by Postgres' full-text search: the view has a column `search`.
+    Fts,
 }
 
 /// A column: its type, or a map of its type and more.
@@ -164,9 +210,9 @@ pub struct Column {
     /// Becomes the column's comment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Computed from the row's other columns.
+    /// An expression over the row's other columns, `row.NAME`, worked out when the row is read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub generated: Option<Located<Literal>>,
+    pub generated: Option<Expr>,
 }
 
 impl FromShort for Column {
@@ -188,9 +234,9 @@ pub struct Handler {
     /// Named conditions; when one is false the event cannot be applied.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub require: Named<Expr>,
-    /// One row for each element of a list: the name of the element, and the list.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub for_each: Named<Expr>,
+    /// One row for each element of a list: the name of the element, and the list. A list of such maps nests.
+    #[serde(skip_serializing_if = "Many::is_nothing")]
+    pub for_each: Many<Named<Expr>>,
     /// Columns and the expressions they are set to.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub set: Named<Expr>,
@@ -214,24 +260,55 @@ pub struct Handler {
     /// `true` ends the row and clears its source's columns; `final` ends it for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delete: Option<Name>,
-    /// Last-writer-wins by this version.
+    /// Last-writer-wins: each column that the handler writes keeps the value of the greatest version. Several expressions
+    /// make a tuple.
+    #[serde(skip_serializing_if = "Many::is_nothing")]
+    pub latest: Many<Expr>,
+    /// Columns and the records that are put into their arrays.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub push: Named<Push>,
+    /// Columns and the ids of the records that are taken out of their arrays.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub remove: Named<Expr>,
+    /// Columns and the objects that are merged into them, as RFC 7396 has it: null takes a member away.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub merge: Named<Expr>,
+    /// Spreads an object onto the columns of the same names.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub latest: Option<Located<Literal>>,
-    /// Appends to an array of records.
+    pub spread: Option<Spread>,
+    /// Why nothing is done with events of this type.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub push: Option<Located<Literal>>,
-    /// Takes records out of an array.
+    pub ignore: Option<Name>,
+}
+
+/// A record for an array.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Push {
+    /// The field that tells records apart: of two with one id, the later stands.
+    pub id: Name,
+    /// The record's fields.
+    pub of: Named<Expr>,
+    /// The fields that sort the array, the least first; the id, if nothing is said.
+    #[serde(skip_serializing_if = "Many::is_nothing")]
+    pub by: Many<Name>,
+    /// Keep only this many, the greatest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remove: Option<Located<Literal>>,
-    /// Merges into a jsonb column.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub merge: Option<Located<Literal>>,
-    /// Spreads an image onto columns of the same names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spread: Option<Located<Literal>>,
-    /// Says that ignoring this event type is meant, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ignore: Option<Located<Literal>>,
+    pub limit: Option<Located<u32>>,
+}
+
+/// An object whose members fill the columns of the same names; a member that is absent is NULL.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spread {
+    /// The object, for example `data.after`.
+    pub from: Expr,
+    /// Members that fill a column of another name.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub rename: Named<Name>,
+    /// Columns that are left alone.
+    #[serde(skip_serializing_if = "Many::is_nothing")]
+    pub except: Many<Name>,
 }
 
 /// Reads a value of one of this module's types from a file; all that is wrong goes to the sink.

@@ -97,6 +97,12 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 #[serde(transparent)]
 pub struct Many<T>(pub Vec<T>);
 
+impl<T> Many<T> {
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<T> Deref for Many<T> {
     type Target = [T];
 

@@ -17,7 +17,10 @@ pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Serialises everything that changes the catalog. The number is arbitrary and only has to be ours.
 const CATALOG_LOCK: i64 = 0x7072_6f6a_6563_7401;
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "catalog", include_str!("../../migrations/0001_catalog.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "catalog", include_str!("../../migrations/0001_catalog.sql")),
+    (2, "clock", include_str!("../../migrations/0002_clock.sql")),
+];
 
 /// What `apply` did with one projection.
 #[derive(Debug, Clone, PartialEq, Eq)]

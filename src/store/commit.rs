@@ -7,6 +7,7 @@ use sqlx::{Connection, PgPool, Row};
 
 use super::bind::Instant;
 use super::error::StoreError;
+use super::seen;
 use super::write::{Way, write_table};
 use crate::batch::Sealed;
 use crate::checkpoint::{Partition, Progress};
@@ -43,6 +44,9 @@ pub async fn commit(
         transaction = connection.begin().await?;
     }
     proof::failpoint(proof::AFTER_CHECKPOINT);
+    seen::require_unlogged(&mut transaction, plan, generation).await?;
+    seen::count(&mut transaction, generation, &batch.counted).await?;
+    count_unhandled(&mut transaction, plan, generation, batch).await?;
     let mut written = 0;
     for (table, patches) in plan.tables.iter().zip(&batch.tables) {
         written += write_table(&mut transaction, &generation.schema, table, patches, way).await?;
@@ -73,8 +77,8 @@ async fn move_checkpoint(
     let condition = if blindly { BLINDLY } else { COMPARE };
     let sql = format!(
         "WITH step AS (
-            SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[])
-                AS s(topic, partition, from_offset, to_offset, events, last_time)
+            SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[],
+                $9::bigint[]) AS s(topic, partition, from_offset, to_offset, events, last_time, clock)
         ), held AS (
             SELECT c.topic, c.partition FROM projector.checkpoints c JOIN step USING (topic, partition)
             {condition}
@@ -82,7 +86,7 @@ async fn move_checkpoint(
         )
         UPDATE projector.checkpoints c
         SET next_offset = step.to_offset, events = c.events + step.events, rate = $8,
-            last_time = COALESCE(step.last_time, c.last_time), committed_at = clock_timestamp()
+            last_time = COALESCE(step.last_time, c.last_time), clock = GREATEST(c.clock, step.clock), committed_at = clock_timestamp()
         FROM step JOIN held USING (topic, partition)
         WHERE c.generation_id = $1 AND c.topic = step.topic AND c.partition = step.partition"
     );
@@ -96,6 +100,7 @@ async fn move_checkpoint(
         .bind(steps().map(|s| s.events as i64).collect::<Vec<_>>())
         .bind(steps().map(|s| s.last_time.map(Instant)).collect::<Vec<_>>())
         .bind(rate)
+        .bind(steps().map(|s| s.clock).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     if moved.rows_affected() != progress.0.len() as u64 {
@@ -104,19 +109,46 @@ async fn move_checkpoint(
     Ok(())
 }
 
-/// The checkpoints of a generation, by partition.
+async fn count_unhandled(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    generation: &Generation,
+    batch: &Sealed,
+) -> Result<(), StoreError> {
+    if batch.unhandled.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO projector.unhandled AS u (generation_id, source, type, events)
+         SELECT $1, n.source, n.type, n.events FROM unnest($2::text[], $3::text[], $4::bigint[]) AS n(source, type, events)
+         ON CONFLICT (generation_id, source, type) DO UPDATE SET events = u.events + excluded.events",
+    )
+    .bind(generation.id)
+    .bind(batch.unhandled.keys().map(|(source, _)| plan.sources[*source].name.as_str()).collect::<Vec<_>>())
+    .bind(batch.unhandled.keys().map(|(_, type_)| type_.as_str()).collect::<Vec<_>>())
+    .bind(batch.unhandled.values().map(|events| *events as i64).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The checkpoints of a generation, by partition: the next offset, and the greatest event time so far.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn checkpoints(pool: &PgPool, generation: &Generation) -> Result<BTreeMap<Partition, i64>, StoreError> {
-    let rows = sqlx::query("SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1")
-        .bind(generation.id)
-        .fetch_all(pool)
-        .await?;
+pub async fn checkpoints(
+    pool: &PgPool,
+    generation: &Generation,
+) -> Result<BTreeMap<Partition, (i64, Option<i64>)>, StoreError> {
+    let rows =
+        sqlx::query("SELECT topic, partition, next_offset, clock FROM projector.checkpoints WHERE generation_id = $1")
+            .bind(generation.id)
+            .fetch_all(pool)
+            .await?;
     rows.iter()
         .map(|row| {
             let partition = Partition { topic: row.try_get(0)?, partition: row.try_get(1)? };
-            Ok((partition, row.try_get(2)?))
+            Ok((partition, (row.try_get(2)?, row.try_get(3)?)))
         })
         .collect()
 }

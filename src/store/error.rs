@@ -3,6 +3,8 @@
 use sqlx::error::DatabaseError;
 
 use crate::checkpoint::Progress;
+use crate::event::Place;
+use crate::seen::Counted;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +14,12 @@ pub enum StoreError {
     /// The checkpoint is not where this batch began: someone else has moved it, or the generation is gone.
     #[error("another process has moved the checkpoint of {partitions}")]
     Superseded { partitions: String },
+    /// Events of the batch that were counted before.
+    #[error("{} events were counted before", .0.len())]
+    Repeated(Vec<Counted>),
+    /// A patch cannot be applied to the row that is there.
+    #[error("{message}")]
+    Misapplied { place: Option<Place>, code: &'static str, message: String },
     /// Postgres refuses the data of some row.
     #[error("Postgres refuses the data: {}", told(.0))]
     Data(#[source] sqlx::Error),

@@ -13,6 +13,8 @@ use crate::event::Place;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     pub next_offset: i64,
+    /// The greatest event time so far, in microseconds.
+    pub clock: Option<i64>,
     /// Offsets, by older partition of the topic, that have to be passed before this one is read.
     pub waits_for: BTreeMap<i32, i64>,
 }
@@ -27,7 +29,7 @@ pub async fn of_topic(
     topic: &str,
 ) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
     let rows = sqlx::query(
-        "SELECT partition, next_offset, waits_for::text FROM projector.checkpoints WHERE generation_id = $1 AND topic = $2",
+        "SELECT partition, next_offset, waits_for::text, clock FROM projector.checkpoints WHERE generation_id = $1 AND topic = $2",
     )
     .bind(generation.id)
     .bind(topic)
@@ -37,7 +39,7 @@ pub async fn of_topic(
         .map(|row| {
             let waits: Option<&str> = row.try_get(2)?;
             let waits_for = waits.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-            Ok((row.try_get(0)?, Checkpoint { next_offset: row.try_get(1)?, waits_for }))
+            Ok((row.try_get(0)?, Checkpoint { next_offset: row.try_get(1)?, clock: row.try_get(3)?, waits_for }))
         })
         .collect()
 }

@@ -1,12 +1,26 @@
 //! The tables and views of a generation: names and DDL.
 
-use crate::plan::types::{ColumnType, Scalar};
-use crate::plan::{Column, Plan, Table};
-
+use super::row_sql::row_sql;
 use super::sql::{ident, literal};
+use crate::patch::FINAL;
+use crate::plan::expr::Expr;
+use crate::plan::types::{ColumnType, Scalar};
+use crate::plan::{Column, GeneratedValue, Plan, Table};
+use crate::spec::SearchMethod;
 
 /// Which sources are present in a row, one bit each; only in tables whose rows begin or end.
 pub const PRESENCE: &str = "projector_present";
+
+/// Identities of events that were counted, for sources with `dedupe`.
+pub const SEEN: &str = "projector_seen";
+
+/// An unlogged table of one row: empty when Postgres has emptied the unlogged tables.
+pub const WITNESS: &str = "projector_witness";
+
+/// The column of a version slot.
+pub fn version_column(slot: u16) -> String {
+    format!("projector_version_{slot}")
+}
 
 /// The schema that holds a generation's tables.
 pub fn schema_name(projection: &str, number: i32) -> String {
@@ -47,8 +61,25 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
             statements.push(format!("CREATE TYPE {name} AS ENUM ({})", labels.join(", ")));
         }
     }
+    if plan.sources.iter().any(|source| source.dedupe.is_some()) {
+        let name = format!("{}.{}", ident(schema), ident(SEEN));
+        statements.push(format!(
+            "CREATE TABLE {name} (topic text COLLATE \"C\" NOT NULL, partition integer NOT NULL, identity bytea NOT NULL, \
+             time bigint NOT NULL, horizon bigint NOT NULL, PRIMARY KEY (topic, partition, identity))"
+        ));
+        statements.push(format!("CREATE INDEX ON {name} (topic, partition, time)"));
+    }
+    if plan.tables.iter().any(|table| table.unlogged) {
+        let name = format!("{}.{}", ident(schema), ident(WITNESS));
+        statements.push(format!("CREATE UNLOGGED TABLE {name} AS SELECT true AS here"));
+    }
+    let search = |method| plan.tables.iter().filter_map(|t| t.search.as_ref()).any(|search| search.method == method);
+    if search(SearchMethod::Trigram) {
+        statements.push("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA public".into());
+    }
     for table in &plan.tables {
         statements.push(create_table(schema, table));
+        statements.extend(search_indexes(schema, table));
         for index in &table.indexes {
             let columns: Vec<String> = index.iter().map(|column| ident(column)).collect();
             statements.push(format!("CREATE INDEX ON {} ({})", table_name(schema, table), columns.join(", ")));
@@ -72,10 +103,14 @@ fn create_table(schema: &str, table: &Table) -> String {
     if table.presence {
         lines.push(format!("{PRESENCE} integer NOT NULL DEFAULT 0"));
     }
+    for slot in 0..table.version_slots {
+        lines.push(format!("{} bytea", ident(&version_column(slot))));
+    }
     let key: Vec<String> = table.key.iter().map(|column| ident(&column.name)).collect();
     lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
     let storage = table.fillfactor.map(|percent| format!(" WITH (fillfactor = {percent})")).unwrap_or_default();
-    format!("CREATE TABLE {} ({}){storage}", table_name(schema, table), lines.join(", "))
+    let unlogged = if table.unlogged { "UNLOGGED " } else { "" };
+    format!("CREATE {unlogged}TABLE {} ({}){storage}", table_name(schema, table), lines.join(", "))
 }
 
 fn column_definition(schema: &str, table: &Table, column: &Column) -> String {
@@ -84,21 +119,81 @@ fn column_definition(schema: &str, table: &Table, column: &Column) -> String {
     format!("{} {}{collation}", ident(&column.name), sql_type(schema, &table.name, column))
 }
 
+fn search_indexes(schema: &str, table: &Table) -> Vec<String> {
+    let Some(search) = &table.search else { return Vec::new() };
+    let name = table_name(schema, table);
+    match search.method {
+        SearchMethod::Trigram => search
+            .columns
+            .iter()
+            .map(|column| format!("CREATE INDEX ON {name} USING gin (({}::text) public.gin_trgm_ops)", ident(column)))
+            .collect(),
+        SearchMethod::Fts => vec![format!("CREATE INDEX ON {name} USING gin ({})", search_document(&search.columns))],
+    }
+}
+
+/// The words of a row. Index and view spell it alike, so that the one serves the other.
+fn search_document(columns: &[String]) -> String {
+    let words: Vec<String> = columns.iter().map(|column| format!("coalesce({}::text, '')", ident(column))).collect();
+    format!("to_tsvector('simple'::regconfig, {})", words.join(" || ' ' || "))
+}
+
+/// The condition under which readers see a row.
+fn visible(table: &Table) -> String {
+    let mut conditions = Vec::new();
+    if table.presence {
+        let alive = table.alive.iter().map(|at| ident(&table.columns[usize::from(*at)].name));
+        let present: Vec<String> = std::iter::once(format!("{PRESENCE} & {} <> 0", FINAL - 1))
+            .chain(alive.map(|c| format!("{c} IS TRUE")))
+            .collect();
+        conditions.push(format!("({})", present.join(" OR ")));
+        if table.has_finals() {
+            conditions.push(format!("{PRESENCE} & {FINAL} = 0"));
+        }
+    }
+    if let Some(expire) = table.expire {
+        let column = ident(&table.columns[usize::from(expire)].name);
+        conditions.push(format!("({column} IS NULL OR {column} > now())"));
+    }
+    if let Some(show) = &table.show {
+        conditions.push(row_sql(show, table));
+    }
+    conditions.join(" AND ")
+}
+
 /// The statements that make a served table visible to readers.
 pub fn view_statements(plan: &Plan, table: &Table, schema: &str, served_schema: &str) -> Vec<String> {
     let view = format!("{}.{}", ident(served_schema), ident(&table.name));
-    let columns: Vec<&Column> = table.key.iter().chain(table.columns.iter().filter(|c| !c.hidden)).collect();
-    let names: Vec<String> = columns.iter().map(|column| ident(&column.name)).collect();
-    let visible = if table.presence { format!(" WHERE {PRESENCE} <> 0") } else { String::new() };
+    let stored = table.key.iter().chain(table.columns.iter().filter(|c| !c.hidden));
+    let mut selected: Vec<String> = stored.clone().map(|column| ident(&column.name)).collect();
+    let generated = || table.generated.iter().filter(|column| !column.hidden);
+    for column in generated() {
+        let value = match &column.value {
+            GeneratedValue::Expr(expr) => format!("({})::{}", row_sql(expr, table), column.type_),
+            GeneratedValue::Flags(flags) => {
+                let flag = |(name, expr): &(String, Expr)| {
+                    format!("CASE WHEN {} THEN {} END", row_sql(expr, table), literal(name))
+                };
+                let flags: Vec<String> = flags.iter().map(flag).collect();
+                format!("array_remove(ARRAY[{}]::text[], NULL)", flags.join(", "))
+            }
+        };
+        selected.push(format!("{value} AS {}", ident(&column.name)));
+    }
+    if let Some(search) = table.search.as_ref().filter(|search| search.method == SearchMethod::Fts) {
+        selected.push(format!("{} AS search", search_document(&search.columns)));
+    }
+    let visible = visible(table);
+    let condition = if visible.is_empty() { visible } else { format!(" WHERE {visible}") };
     let from = table_name(schema, table);
-    let mut statements = vec![format!("CREATE VIEW {view} AS SELECT {} FROM {from}{visible}", names.join(", "))];
+    let mut statements = vec![format!("CREATE VIEW {view} AS SELECT {} FROM {from}{condition}", selected.join(", "))];
     if let Some(description) = &plan.description {
         statements.push(format!("COMMENT ON VIEW {view} IS {}", literal(description)));
     }
-    for column in columns {
-        if let Some(description) = &column.description {
-            let target = format!("{view}.{}", ident(&column.name));
-            statements.push(format!("COMMENT ON COLUMN {target} IS {}", literal(description)));
+    let described = stored.map(|column| (&column.name, &column.description));
+    for (name, description) in described.chain(generated().map(|column| (&column.name, &column.description))) {
+        if let Some(description) = description {
+            statements.push(format!("COMMENT ON COLUMN {view}.{} IS {}", ident(name), literal(description)));
         }
     }
     statements

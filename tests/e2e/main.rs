@@ -7,6 +7,7 @@ mod bad_input;
 mod endpoint;
 mod exactly_once;
 mod history;
+mod language;
 mod proxy;
 mod restarts;
 mod rows;

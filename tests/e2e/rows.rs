@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use projector::batch::{Batch, Key, Sealed};
-use projector::checkpoint::Progress;
 use projector::fold::RowPatch;
 use projector::golden::Model;
 use projector::patch::{Change, Patch, Presence};
@@ -196,7 +195,7 @@ fn ways_agree(way: Way, presence: bool, seed: u64) {
             let rows = batch(&plan, &mut dice);
             let before = model.clone();
             let applied = rows.iter().try_for_each(|(key, patch)| model.apply(&plan, 0, key, patch));
-            let sealed = Sealed { tables: vec![rows], progress: Progress::default() };
+            let sealed = Sealed { tables: vec![rows], ..Sealed::default() };
             let written = commit(&pool, &plan, &generation, &sealed, 0.0, way).await;
             if applied.is_err() {
                 model = before;

@@ -1,16 +1,35 @@
-//! Handlers: patterns, keys, effects.
+//! Handlers: patterns, keys, conditions, existence. What they do to columns is in [`super::effects`].
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use super::table::Owners;
+use super::checks::Owners;
+use super::versions::alive_column;
 use super::{Build, source};
 use crate::json_paths::Paths;
-use crate::patch::Presence;
-use crate::plan::expr::{Compiler, Expr as Compiled, Node};
+use crate::patch::{FINAL, Presence};
+use crate::plan::expr::{Compiler, Expr as Compiled, Node, RowColumn};
 use crate::plan::types::{ColumnType, Kind};
-use crate::plan::{Effect, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
+use crate::plan::{Column, Effect, Existence, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
 use crate::spec::diagnostic::suggest;
-use crate::spec::{self, Expr, Name, Named};
+use crate::spec::{self, Expr, Name};
+use crate::value::Value;
+
+/// Every bit of presence but the one of an end for good.
+const ALL_SOURCES: u32 = FINAL - 1;
+
+/// What the handlers of one table and source have in common.
+struct Common<'c> {
+    source: usize,
+    written: &'c spec::Table,
+    row: &'c [RowColumn],
+    source_name: &'c str,
+    /// Whether rows of the table come into being by `create` alone.
+    any_create: bool,
+    bit: usize,
+    /// The column that says whether the source is present, when its deletes are under `latest`.
+    alive: Option<u16>,
+}
 
 impl Build<'_> {
     /// Compiles a table's handlers into `plan`, and routes the sources' events to them.
@@ -18,34 +37,41 @@ impl Build<'_> {
         &self,
         table: usize,
         written: &spec::Table,
+        row: &[RowColumn],
         plan: &mut Table,
         sources: &mut [Source],
     ) -> Owners {
         let all = || written.handlers.values().flat_map(|types| types.values()).flat_map(|many| many.iter());
         let any_create = all().any(|handler| handler.create);
         plan.presence = any_create || all().any(|handler| handler.delete.is_some());
+        let declared = plan.columns.len();
         let mut owners = Owners::default();
         for (bit, (source_name, types)) in written.handlers.iter().enumerate() {
             let known = sources.iter().position(|source| source.name == source_name.value);
-            let Some(source) = known.map(|at| &mut sources[at]) else {
+            let Some((source_at, source)) = known.map(|at| (at, &mut sources[at])) else {
                 let help = suggest(source_name, sources.iter().map(|s| s.name.as_str()));
                 let message = format!("there is no source `{}`", source_name.value);
                 self.error("unknown-source", &source_name.span, message, help.as_deref());
                 continue;
             };
+            let deletes_by_version = |handler: &&spec::Handler| ends(handler) && !handler.latest.is_nothing();
+            let alive = types.values().flat_map(|many| many.iter()).find(deletes_by_version).map(|_| {
+                plan.columns.push(alive_column(bit));
+                plan.columns.len() as u16 - 1
+            });
+            plan.alive.extend(alive);
+            let common =
+                Common { source: source_at, written, row, source_name: &source_name.value, any_create, bit, alive };
             let mut patterns: HashMap<String, HandlerIds> = HashMap::new();
-            let mut creates = false;
+            let first = plan.handlers.len();
             for (pattern, handlers) in types {
                 let mut ids = Vec::new();
                 for handler in handlers.iter() {
-                    let presence = Presences { stored: plan.presence, any_create, bit: 1 << bit.min(30) };
-                    let compiled = self.handler(&pattern.span, handler, written, plan, source, presence);
-                    creates = creates || compiled.presence.begun != 0;
-                    let columns = compiled.effects.iter().map(|e| (usize::from(e.column), source.name.clone()));
-                    owners.columns.extend(columns);
-                    if compiled.presence.ended != 0 {
-                        owners.deletes.push(source.name.clone());
+                    if let Some(reason) = &handler.ignore {
+                        self.ignore(reason, handler, handlers.len());
+                        continue;
                     }
+                    let compiled = self.handler(&pattern.span, handler, &common, plan, source, &mut owners);
                     ids.push((table, plan.handlers.len()));
                     plan.handlers.push(compiled);
                 }
@@ -57,11 +83,29 @@ impl Build<'_> {
                     }
                 }
             }
-            owners.creators += usize::from(creates);
-            self.clear_on_delete(plan, source_name, &owners, 1 << bit.min(30));
+            let compiled = || plan.handlers[first..].iter();
+            owners.creators += usize::from(compiled().any(|handler| handler.existence == Existence::Begins));
+            owners.handlers.extend((first..plan.handlers.len()).map(|id| (id, source_name.value.clone())));
+            let written = compiled().filter(|handler| !handler.deletes()).flat_map(|handler| &handler.effects);
+            let columns = written.map(|effect| usize::from(effect.column)).filter(|at| *at < declared);
+            owners.columns.extend(columns.map(|at| (at, source_name.value.clone())));
+            self.clear_on_delete(plan, first, &owners.of_source(source_name));
             route(&mut source.routes, patterns);
         }
         owners
+    }
+
+    fn ignore(&self, reason: &Name, handler: &spec::Handler, of: usize) {
+        if reason.trim().is_empty() || matches!(reason.as_str(), "true" | "yes") {
+            let help = "for example `ignore: views of an order change nothing here`";
+            self.error("no-reason", &reason.span, "ignoring a type needs a reason in words", Some(help));
+        }
+        let alone = spec::Handler { ignore: handler.ignore.clone(), ..spec::Handler::default() };
+        let same = serde_json::to_value(handler).ok() == serde_json::to_value(&alone).ok();
+        if !same || of > 1 {
+            let help = "leave out the one or the other";
+            self.error("ignore-and-more", &reason.span, "a type is ignored or handled, not both", Some(help));
+        }
     }
 
     fn pattern(&self, place: &Name, alternative: &str) {
@@ -73,39 +117,33 @@ impl Build<'_> {
     }
 
     /// A `delete` sets the columns of its source back to what they are before anything was said.
-    fn clear_on_delete(&self, plan: &mut Table, source: &Name, owners: &Owners, bit: u32) {
-        let owned: Vec<usize> =
-            (0..plan.columns.len()).filter(|at| owners.columns.contains(&(*at, source.value.clone()))).collect();
+    fn clear_on_delete(&self, plan: &mut Table, first: usize, owned: &[usize]) {
         let Table { columns, handlers, .. } = plan;
-        for handler in handlers.iter_mut().filter(|handler| handler.presence.ended & bit != 0) {
-            let line = handler.line;
-            let clear = |at: &usize| {
-                let default = columns[*at].shape.default.clone();
-                let expr = Compiled { text: default.to_json_text(), node: Node::Const(default), kind: Kind::Any };
-                Effect { column: *at as u16, fold: Fold::Set, expr, line }
-            };
-            handler.effects = owned.iter().map(clear).collect();
+        for handler in handlers[first..].iter_mut().filter(|handler| handler.existence == Existence::Ends) {
+            handler.effects.splice(0..0, cleared(columns, owned.iter().copied(), handler.line));
+            handler.effects.sort_by_key(|effect| effect.column);
+        }
+    }
+
+    /// An end for good sets all columns back, those of state included.
+    pub(super) fn clear_for_good(&self, plan: &mut Table) {
+        let Table { columns, handlers, .. } = plan;
+        for handler in handlers.iter_mut().filter(|handler| handler.existence == Existence::EndsForGood) {
+            handler.effects = cleared(columns, 0..columns.len(), handler.line).collect();
         }
     }
 
     fn handler(
         &self,
-        place: &std::ops::Range<usize>,
+        place: &Range<usize>,
         handler: &spec::Handler,
-        written: &spec::Table,
-        plan: &Table,
+        common: &Common<'_>,
+        plan: &mut Table,
         source: &mut Source,
-        presence: Presences,
+        owners: &mut Owners,
     ) -> Handler {
-        self.refuse_later(&[
-            ("latest", &handler.latest),
-            ("push", &handler.push),
-            ("remove", &handler.remove),
-            ("merge", &handler.merge),
-            ("spread", &handler.spread),
-            ("ignore", &handler.ignore),
-        ]);
         let captures = source::capture_names(&source.topics);
+        let splits = source.split.is_some();
         let mut scope = HandlerScope {
             build: *self,
             compiler: Compiler {
@@ -113,89 +151,135 @@ impl Build<'_> {
                 elements: vec![],
                 captures,
                 key_format: source.key_format,
+                splits,
+                row: &[],
+                event: true,
             },
         };
         let for_each = scope.for_each(handler);
-        let key = scope.key(place, handler, written, plan);
+        let key = scope.key(place, handler, common.written, plan);
+        let version = scope.version(handler);
+        // Conditions and values may read the row; the key says which row that is.
+        scope.compiler.row = common.row;
         let when = handler.when.as_ref().and_then(|expr| scope.condition(expr));
-        let require = handler
+        let require: Vec<(String, Compiled)> = handler
             .require
             .iter()
             .filter_map(|(name, expr)| Some((name.value.clone(), scope.condition(expr)?)))
             .collect();
-        let deletes = self.deletes(handler);
-        let effects = scope.effects(handler, written, plan);
-        if let (true, Some(effect)) = (deletes, effects.first()) {
+        let existence = self.existence(place, handler, common);
+        let mut effects = scope.effects(handler, common.written, common.source_name, plan, owners);
+        if let (true, Some(effect)) = (ends(handler), effects.first()) {
             let message = format!("a delete changes no column, `{}` does", effect.fold.word());
             self.error("delete-and-set", place, message, Some("a delete clears its source's columns by itself"));
         }
-        if deletes && handler.create {
-            self.error("delete-and-set", place, "a handler creates or deletes, not both", None);
+        if !version.is_empty()
+            && let Some(effect) = effects.iter().find(|effect| !effect.fold.sets() && effect.fold != Fold::Merge)
+        {
+            let word = effect.fold.word();
+            let message = format!("`{word}` does not go with `latest`: nothing of it can be overwritten");
+            let help = format!("put the `{word}` into a handler beside this one: a list of two handlers");
+            self.error("latest-with", place, message, Some(&help));
         }
+        self.check_presence_version(place, handler, common, existence);
+        let presence = match existence {
+            Existence::EndsForGood => Presence { begun: FINAL, ended: ALL_SOURCES },
+            _ if !plan.presence || common.alive.is_some() => Presence::default(),
+            Existence::Begins => Presence { begun: 1 << common.bit, ended: 0 },
+            Existence::Ends => Presence { begun: 0, ended: 1 << common.bit },
+            Existence::Leaves => Presence::default(),
+        };
+        if let (Some(column), Existence::Begins | Existence::Ends) = (common.alive, existence) {
+            effects.push(Effect {
+                column,
+                fold: Fold::Set,
+                expr: Compiled::constant(Value::Bool(existence == Existence::Begins)),
+                record: Vec::new(),
+                line: self.line(place),
+            });
+        }
+        let on_row = common.written.expire.is_some()
+            || when.iter().any(Compiled::reads_row)
+            || require.iter().any(|(_, condition)| condition.reads_row())
+            || effects.iter().any(|effect| effect.expr.reads_row());
         Handler {
+            source: common.source,
             line: self.line(place),
             key,
             when,
             require,
             for_each,
-            presence: presence.of(handler.create, deletes),
+            existence,
+            presence,
+            version,
             effects,
+            on_row,
         }
     }
 
-    fn deletes(&self, handler: &spec::Handler) -> bool {
-        let Some(delete) = &handler.delete else { return false };
-        match delete.as_str() {
-            "true" => true,
-            "false" => false,
-            "final" => {
-                self.error(
-                    "not-yet",
-                    &delete.span,
-                    "`delete: final` is part of the language but not of this release",
-                    None,
-                );
-                true
-            }
-            other => {
-                self.error(
-                    "unknown-word",
-                    &delete.span,
-                    format!("`{other}` is not a way to delete"),
-                    Some("true or final"),
-                );
-                true
-            }
+    fn existence(&self, place: &Range<usize>, handler: &spec::Handler, common: &Common<'_>) -> Existence {
+        if let Some(delete) =
+            handler.delete.as_ref().filter(|word| !matches!(word.as_str(), "true" | "false" | "final"))
+        {
+            let message = format!("`{}` is not a way to delete", delete.value);
+            self.error("unknown-word", &delete.span, message, Some("true or final"));
+        }
+        if ends(handler) && handler.create {
+            self.error("delete-and-set", place, "a handler creates or deletes, not both", None);
+        }
+        let is_final = handler.delete.as_ref().is_some_and(|word| word.as_str() == "final");
+        if is_final && !handler.latest.is_nothing() {
+            let help = "leave `latest` out";
+            self.error("latest-with", place, "an end for good wins whatever its version", Some(help));
+        }
+        match ends(handler) {
+            true if is_final => Existence::EndsForGood,
+            true => Existence::Ends,
+            false if handler.create => Existence::Begins,
+            // Beside deletes under `latest`, what has no version cannot say whether the source is there.
+            false if common.any_create || (common.alive.is_some() && handler.latest.is_nothing()) => Existence::Leaves,
+            false => Existence::Begins,
         }
     }
-}
 
-#[derive(Clone, Copy)]
-struct Presences {
-    stored: bool,
-    any_create: bool,
-    bit: u32,
-}
-
-impl Presences {
-    /// In a table without any `create`, every handler that does not delete brings the row into being.
-    fn of(self, create: bool, delete: bool) -> Presence {
-        match (self.stored, delete) {
-            (false, _) => Presence::default(),
-            (true, true) => Presence { begun: 0, ended: self.bit },
-            (true, false) if create || !self.any_create => Presence { begun: self.bit, ended: 0 },
-            (true, false) => Presence::default(),
+    fn check_presence_version(
+        &self,
+        place: &Range<usize>,
+        handler: &spec::Handler,
+        common: &Common<'_>,
+        existence: Existence,
+    ) {
+        let about = matches!(existence, Existence::Begins | Existence::Ends);
+        if common.alive.is_some() && about && handler.latest.is_nothing() {
+            let word = if handler.create { "create" } else { "delete" };
+            let message = format!("a delete of this source is under `latest`, this {word} is not");
+            self.error("mixed-latest", place, message, Some("give it a `latest` too"));
         }
     }
 }
 
-struct HandlerScope<'b, 'p> {
-    build: Build<'b>,
-    compiler: Compiler<'p>,
+/// Effects that set columns back to their defaults.
+fn cleared(columns: &[Column], which: impl Iterator<Item = usize>, line: usize) -> impl Iterator<Item = Effect> {
+    which.map(move |at| Effect {
+        column: at as u16,
+        fold: Fold::Set,
+        expr: Compiled::constant(columns[at].shape.default.clone()),
+        record: Vec::new(),
+        line,
+    })
+}
+
+fn ends(handler: &spec::Handler) -> bool {
+    handler.delete.as_ref().is_some_and(|word| word.as_str() != "false")
+}
+
+pub(super) struct HandlerScope<'b, 'p> {
+    pub build: Build<'b>,
+    pub compiler: Compiler<'p>,
 }
 
 impl HandlerScope<'_, '_> {
-    fn compile(&mut self, expr: &Expr) -> Option<Compiled> {
+    pub fn compile(&mut self, expr: &Expr) -> Option<Compiled> {
         match self.compiler.compile(&expr.value.0) {
             Ok(compiled) => Some(compiled),
             Err(misread) => {
@@ -215,27 +299,31 @@ impl HandlerScope<'_, '_> {
         None
     }
 
-    fn for_each(&mut self, handler: &spec::Handler) -> Option<ForEach> {
-        let (name, expr) = handler.for_each.first()?;
-        if let Some((second, _)) = handler.for_each.get_index(1) {
-            let message = "nested for_each is part of the language but not of this release";
-            self.build.error("not-yet", &second.span, message, None);
+    fn for_each(&mut self, handler: &spec::Handler) -> Vec<ForEach> {
+        let mut nested = Vec::new();
+        for level in handler.for_each.iter() {
+            if let Some((second, _)) = level.get_index(1) {
+                let help = "one inside the other is a list: [{ line: data.lines }, { tax: line.taxes }]";
+                self.build.error("two-elements", &second.span, "for_each takes one list at a time", Some(help));
+            }
+            let Some((name, expr)) = level.first() else { continue };
+            self.build.identifier(name, "for_each element", super::LONGEST_NAME);
+            let Some(list) = self.compile(expr) else { continue };
+            if !matches!(list.node, Node::Path { .. } | Node::Opt { .. }) {
+                let help = "for_each: { line: data.lines }";
+                self.build.error("wrong-kind", &expr.span, "for_each needs a field that is a list", Some(help));
+            }
+            let scope = self.compiler.scopes.len();
+            self.compiler.scopes.push(Paths::default());
+            self.compiler.elements.push((name.value.clone(), scope));
+            nested.push(ForEach { list, scope });
         }
-        self.build.identifier(name, "for_each element", super::LONGEST_NAME);
-        let list = self.compile(expr)?;
-        if !matches!(list.node, Node::Path { .. } | Node::Opt { .. }) {
-            let help = "for_each: { line: data.lines }";
-            self.build.error("wrong-kind", &expr.span, "for_each needs a field that is a list", Some(help));
-        }
-        let scope = self.compiler.scopes.len();
-        self.compiler.scopes.push(Paths::default());
-        self.compiler.elements.push((name.value.clone(), scope));
-        Some(ForEach { list, scope })
+        nested
     }
 
     fn key(
         &mut self,
-        place: &std::ops::Range<usize>,
+        place: &Range<usize>,
         handler: &spec::Handler,
         table: &spec::Table,
         plan: &Table,
@@ -261,8 +349,23 @@ impl HandlerScope<'_, '_> {
         compiled
     }
 
+    fn version(&mut self, handler: &spec::Handler) -> Vec<Compiled> {
+        let mut parts = Vec::new();
+        for expr in handler.latest.iter() {
+            let Some(compiled) = self.compile(expr) else { continue };
+            let ordered = matches!(compiled.kind, Kind::Any | Kind::Number | Kind::Text | Kind::Time | Kind::Date);
+            if !ordered {
+                let message = format!("{} cannot be a version", compiled.kind.describe());
+                let help = "a number, a timestamp, a date or a text; several make a tuple: [a, b]";
+                self.build.error("wrong-kind", &expr.span, message, Some(help));
+            }
+            parts.push(compiled);
+        }
+        parts
+    }
+
     /// An expression whose value can fill a column.
-    fn value(&mut self, expr: &Expr, type_: &ColumnType, column: &str) -> Option<Compiled> {
+    pub fn value(&mut self, expr: &Expr, type_: &ColumnType, column: &str) -> Option<Compiled> {
         let compiled = self.compile(expr)?;
         if !type_.accepts(compiled.kind) {
             let message = format!("`{column}` is {type_}, this is {}", compiled.kind.describe());
@@ -278,65 +381,6 @@ impl HandlerScope<'_, '_> {
             return None;
         }
         Some(compiled)
-    }
-
-    fn effects(&mut self, handler: &spec::Handler, table: &spec::Table, plan: &Table) -> Vec<Effect> {
-        let mut effects: Vec<Effect> = Vec::new();
-        let words: [(Fold, &Named<Expr>); 5] = [
-            (Fold::Set, &handler.set),
-            (Fold::SetIfPresent, &handler.set_if_present),
-            (Fold::Add, &handler.add),
-            (Fold::Max, &handler.max),
-            (Fold::Min, &handler.min),
-        ];
-        for (fold, columns) in words {
-            for (name, expr) in columns {
-                let Some(column) = self.column(name, table, plan, &effects) else { continue };
-                let type_ = &plan.columns[usize::from(column)].shape.type_;
-                if fold == Fold::Add && !type_.is_number() {
-                    let message =
-                        format!("`{}` is {type_}; only integers and numeric can be added to, exactly", name.value);
-                    self.build.error("wrong-fold", &name.span, message, None);
-                }
-                if matches!(fold, Fold::Max | Fold::Min) && !type_.is_ordered() {
-                    let message = format!("`{}` is {type_}, which has no order that everyone agrees on", name.value);
-                    self.build.error("wrong-fold", &name.span, message, None);
-                }
-                let Some(expr) = self.value(expr, type_, name) else { continue };
-                effects.push(Effect { column, fold, expr, line: self.build.line(&name.span) });
-            }
-        }
-        for (name, literal) in &handler.const_ {
-            let Some(column) = self.column(name, table, plan, &effects) else { continue };
-            let target = &plan.columns[usize::from(column)];
-            let value = self.build.literal(&target.shape.type_, literal);
-            if value.is_null() && target.not_null {
-                let message = format!("`{}` is not_null", name.value);
-                self.build.error("wrong-value", &literal.span, message, None);
-            }
-            let expr = Compiled { text: literal.value.0.clone(), node: Node::Const(value), kind: Kind::Any };
-            effects.push(Effect { column, fold: Fold::Set, expr, line: self.build.line(&name.span) });
-        }
-        effects.sort_by_key(|effect| effect.column);
-        effects
-    }
-
-    fn column(&self, name: &Name, table: &spec::Table, plan: &Table, earlier: &[Effect]) -> Option<u16> {
-        if table.key.contains_key(name) {
-            let message = format!("`{}` is part of the key; its value comes from there", name.value);
-            self.build.error("key-set", &name.span, message, Some("leave it out here"));
-            return None;
-        }
-        let Some(at) = plan.columns.iter().position(|column| column.name == name.value) else {
-            self.build.unknown_column(name, table);
-            return None;
-        };
-        if earlier.iter().any(|effect| usize::from(effect.column) == at) {
-            let message = format!("this handler changes `{}` twice", name.value);
-            self.build.error("duplicate-column", &name.span, message, Some("keep one of them"));
-            return None;
-        }
-        Some(at as u16)
     }
 }
 

@@ -1,8 +1,14 @@
 //! From the file as written to the compiled plan. Every mistake is told, not only the first.
 
+mod checks;
+mod columns;
+mod effects;
 mod handler;
+mod order;
+mod row;
 mod source;
 mod table;
+mod versions;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -139,6 +145,7 @@ impl Build<'_> {
         let mut sources: Vec<super::Source> =
             projection.sources.iter().map(|(name, source)| self.source(name, source)).collect();
         let tables = self.tables(projection, &mut sources);
+        self.repeats(projection, &tables, &mut sources);
         self.unused_sources(projection, &sources);
         let definition = definition(projection);
         Plan {
@@ -149,6 +156,18 @@ impl Build<'_> {
             tables,
             digest: hex::encode(Sha256::digest(definition.as_bytes())),
             definition,
+        }
+    }
+
+    /// What stands repeats by itself needs no dedupe.
+    fn repeats(&self, projection: &Projection, tables: &[super::Table], sources: &mut [super::Source]) {
+        for (at, (source, (name, written))) in sources.iter_mut().zip(&projection.sources).enumerate() {
+            let by_itself = tables.iter().all(|table| order::stands_repeats(table, at));
+            source.stands_repeats = by_itself || source.dedupe.is_some();
+            if by_itself && !source.routes.is_empty() && written.dedupe.is_some() {
+                let message = format!("`{}` needs no dedupe: every handler of it stands repeats", name.value);
+                self.sink.warning("dedupe-not-needed", &name.span, message, Some("leave `dedupe` out".into()));
+            }
         }
     }
 

@@ -4,18 +4,18 @@ use regex::Regex;
 
 use super::{Build, LONGEST_NAME};
 use crate::json_paths::Paths;
-use crate::plan::expr::{Compiler, KEY};
+use crate::plan::expr::{Compiler, Expr as Compiled, FIRST_ELEMENT, MESSAGE, Node, duration};
 use crate::plan::types::Kind;
-use crate::plan::{Routes, Source, Start, Topics};
-use crate::spec::{self, Format, Name};
+use crate::plan::{Dedupe, Routes, Source, Start, Topics};
+use crate::spec::{self, Expr, Format, Name};
 use crate::value::parse_time;
 
 impl Build<'_> {
     pub(super) fn source(&self, name: &Name, source: &spec::Source) -> Source {
         self.identifier(name, "source", LONGEST_NAME);
-        self.refuse_later(&[("split", &source.split), ("dedupe", &source.dedupe)]);
         let topics = self.topics(name, source);
-        let mut scopes = vec![Paths::default(); KEY + 1];
+        let mut scopes = vec![Paths::default(); FIRST_ELEMENT];
+        let captures = capture_names(&topics);
         let type_ = match (source.format, &source.type_) {
             (Format::CloudEvents, Some(expr)) => {
                 self.error("useless-type", &expr.span, "CloudEvents carry their type", Some("leave `type` out"));
@@ -34,23 +34,17 @@ impl Build<'_> {
                 None
             }
             (Format::Json, Some(expr)) => {
-                let captures = capture_names(&topics);
-                let mut compiler =
-                    Compiler { scopes: &mut scopes, elements: vec![], captures, key_format: source.key_format };
-                match compiler.compile(&expr.value.0) {
-                    Ok(compiled) if matches!(compiled.kind, Kind::Text | Kind::Any) => Some(compiled),
-                    Ok(compiled) => {
-                        let message = format!("an event type is a text, this is {}", compiled.kind.describe());
-                        self.error("wrong-kind", &expr.span, message, None);
-                        None
-                    }
-                    Err(misread) => {
-                        self.misread(expr, misread);
-                        None
-                    }
-                }
+                let mut compiler = compiler(&mut scopes, &captures, source);
+                self.expression(&mut compiler, expr, Kind::Text, "an event type is a text")
             }
         };
+        let mut compiler = compiler(&mut scopes, &captures, source);
+        let ordered_by = source
+            .ordered_by
+            .as_ref()
+            .and_then(|expr| self.expression(&mut compiler, expr, Kind::Any, "a field is needed"));
+        let split = source.split.as_ref().and_then(|expr| self.split(&mut compiler, expr));
+        let dedupe = source.dedupe.as_ref().and_then(|dedupe| self.dedupe(name, dedupe, source, &mut compiler));
         Source {
             name: name.value.clone(),
             topics,
@@ -60,9 +54,63 @@ impl Build<'_> {
             type_prefix: source.type_prefix.clone().unwrap_or_default(),
             start: self.start(source),
             accept_truncated: self.reason(source),
+            split,
+            ordered_by,
+            stands_repeats: dedupe.is_some(),
+            dedupe,
             scopes,
             routes: Routes::default(),
         }
+    }
+
+    /// An expression of one kind, or of any.
+    fn expression(&self, compiler: &mut Compiler<'_>, expr: &Expr, kind: Kind, needed: &str) -> Option<Compiled> {
+        match compiler.compile(&expr.value.0) {
+            Ok(compiled) if kind == Kind::Any || compiled.kind == kind || compiled.kind == Kind::Any => Some(compiled),
+            Ok(compiled) => {
+                let message = format!("{needed}, this is {}", compiled.kind.describe());
+                self.error("wrong-kind", &expr.span, message, None);
+                None
+            }
+            Err(misread) => {
+                self.misread(expr, misread);
+                None
+            }
+        }
+    }
+
+    fn split(&self, compiler: &mut Compiler<'_>, expr: &Expr) -> Option<Compiled> {
+        let compiled = self.expression(compiler, expr, Kind::List, "a list is needed")?;
+        if !matches!(compiled.node, Node::Path { scope: MESSAGE, .. } | Node::Opt { scope: MESSAGE, .. }) {
+            let help = "split: message.Records";
+            self.error("wrong-kind", &expr.span, "split needs a field of the message that is a list", Some(help));
+        }
+        Some(compiled)
+    }
+
+    fn dedupe(
+        &self,
+        name: &Name,
+        dedupe: &spec::Dedupe,
+        source: &spec::Source,
+        compiler: &mut Compiler<'_>,
+    ) -> Option<Dedupe> {
+        if source.format != Format::CloudEvents && dedupe.by.is_empty() {
+            let help = "say what makes an event's identity: `by: data.event_id`";
+            self.error("no-identity", &name.span, "only CloudEvents have an identity of their own", Some(help));
+        }
+        let by = dedupe.by.iter().filter_map(|expr| self.expression(compiler, expr, Kind::Any, "a value")).collect();
+        if let Some(older) = dedupe.older.as_ref().filter(|older| older.as_str() != "park") {
+            let help = "an event that may be a repeat is never counted: `older: park`";
+            self.error("unknown-word", &older.span, format!("`{}` is not to be had", older.value), Some(help));
+        }
+        let window = duration(&dedupe.window).ok().filter(|window| *window > 0);
+        if window.is_none() {
+            let span = if dedupe.window.is_empty() { &name.span } else { &dedupe.window.span };
+            let help = "for how long repeats may come, as an ISO 8601 duration: `window: P7D`";
+            self.error("bad-window", span, "the dedupe needs a window", Some(help));
+        }
+        Some(Dedupe { by, window: window? })
     }
 
     fn topics(&self, name: &Name, source: &spec::Source) -> Topics {
@@ -120,6 +168,18 @@ impl Build<'_> {
             self.error("no-reason", &reason.span, "accepting a truncated history needs a reason in words", Some(help));
         }
         Some(reason.value.clone())
+    }
+}
+
+fn compiler<'p>(scopes: &'p mut Vec<Paths>, captures: &[String], source: &spec::Source) -> Compiler<'p> {
+    Compiler {
+        scopes,
+        elements: vec![],
+        captures: captures.to_vec(),
+        key_format: source.key_format,
+        splits: source.split.is_some(),
+        row: &[],
+        event: true,
     }
 }
 

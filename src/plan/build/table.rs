@@ -1,19 +1,17 @@
-//! Tables: columns, keys, who owns what.
+//! Tables, put together: which there are, which are served, what they are made of.
 
 use indexmap::IndexMap;
 
 use super::{Build, LONGEST_NAME};
-use crate::patch::ColumnShape;
-use crate::plan::types::{ColumnType, Scalar, json_value};
-use crate::plan::{Column, Fold, Handler, Source, Table};
+use crate::plan::types::{ColumnType, Scalar};
+use crate::plan::{Column, Search, Source, Table};
 use crate::spec::diagnostic::suggest;
-use crate::spec::{self, Literal, Located, Name, Projection};
-use crate::value::Value;
+use crate::spec::{self, Name, Projection, SearchMethod};
 
 /// Postgres' limit is 1,600 columns; far below it rows get slow.
 const MOST_COLUMNS: usize = 400;
-/// Presence is stored in an `integer`.
-const MOST_SOURCES: usize = 31;
+/// Presence is stored in an `integer`, whose last bit is for rows that have ended for good.
+const MOST_SOURCES: usize = 30;
 
 impl Build<'_> {
     pub(super) fn tables(&self, projection: &Projection, sources: &mut [Source]) -> Vec<Table> {
@@ -23,6 +21,11 @@ impl Build<'_> {
             handlers: projection.handlers.clone(),
             indexes: projection.indexes.clone(),
             fillfactor: projection.fillfactor.clone(),
+            show: projection.show.clone(),
+            flags: projection.flags.clone(),
+            search: projection.search.clone(),
+            expire: projection.expire.clone(),
+            unlogged: projection.unlogged,
             ..spec::Table::default()
         };
         let uses_short = !short.key.is_empty() || !short.columns.is_empty() || !short.handlers.is_empty();
@@ -71,11 +74,6 @@ impl Build<'_> {
         self.refuse_later(&[
             ("join", &table.join),
             ("rollups", &table.rollups),
-            ("show", &table.show),
-            ("search", &table.search),
-            ("expire", &table.expire),
-            ("flags", &table.flags),
-            ("unlogged", &table.unlogged),
             ("forget_deleted_after", &table.forget_deleted_after),
         ]);
         if table.key.is_empty() {
@@ -90,105 +88,80 @@ impl Build<'_> {
         let columns: Vec<Column> = table
             .columns
             .iter()
-            .filter(|(name, _)| !table.key.contains_key(*name))
+            .filter(|(name, column)| !table.key.contains_key(*name) && column.0.generated.is_none())
             .map(|(name, column)| self.column(name, &column.0))
             .collect();
-        let shapes = columns.iter().map(|column| column.shape.clone()).collect();
+        let (row, generated) = self.row(table, &key, &columns);
         let mut plan = Table {
             name: name.value.clone(),
             served,
             key,
             columns,
-            shapes,
+            shapes: Vec::new(),
             presence: false,
             handlers: Vec::new(),
             indexes: self.indexes(table),
             fillfactor: self.fillfactor(table),
+            version_slots: 0,
+            alive: Vec::new(),
+            expire: None,
+            show: table.show.as_ref().and_then(|show| self.row_condition(show, &row)),
+            generated,
+            search: self.search(table),
+            unlogged: table.unlogged,
+            order_free: false,
         };
+        plan.expire = self.expire(table, &plan);
         if table.handlers.is_empty() {
             self.error("no-handler", &name.span, format!("the table `{}` has no handlers", name.value), None);
         }
         if table.handlers.len() > MOST_SOURCES {
             self.error("too-many", &name.span, format!("a table is fed by at most {MOST_SOURCES} sources"), None);
         }
-        let owners = self.handlers(at, table, &mut plan, sources);
+        let owners = self.handlers(at, table, &row, &mut plan, sources);
+        self.check_latest(table, &plan, &owners);
         self.check_folds(table, &plan, &owners);
         self.check_not_null(table, &plan, &owners);
+        self.version_slots(&mut plan);
+        self.clear_for_good(&mut plan);
+        plan.shapes = plan.columns.iter().map(|column| column.shape.clone()).collect();
+        self.check_order(name, table, &mut plan, sources);
         plan
     }
 
-    fn key_columns(&self, table: &spec::Table) -> Vec<Column> {
-        let declared = |name: &Name| match table.columns.get(name) {
-            Some(column) => {
-                for (word, given) in [("default", column.0.default.is_some()), ("hidden", column.0.hidden)] {
-                    if given {
-                        let message = format!("the key column `{}` cannot have `{word}`", name.value);
-                        self.error("bad-key", &column.0.type_.span, message, None);
-                    }
-                }
-                self.column(name, &column.0)
-            }
-            None => Column {
-                name: name.value.clone(),
-                shape: ColumnShape { type_: ColumnType::scalar(Scalar::Text), default: Value::Null },
-                not_null: true,
-                hidden: false,
-                description: None,
-            },
+    fn expire(&self, table: &spec::Table, plan: &Table) -> Option<u16> {
+        let name = table.expire.as_ref()?;
+        let Some(at) = plan.columns.iter().position(|column| column.name == name.value) else {
+            self.unknown_column(name, table);
+            return None;
         };
-        table
-            .key
-            .keys()
-            .map(|name| {
-                self.identifier(name, "column", LONGEST_NAME);
-                let column = declared(name);
-                if !column.shape.type_.is_key() {
-                    let message = format!("{} cannot be part of a key", column.shape.type_);
-                    let help = "keys are text, integers, numeric, uuid, date, timestamptz, bool or enum";
-                    self.error("bad-key", &name.span, message, Some(help));
-                }
-                column
-            })
-            .collect()
+        let type_ = &plan.columns[at].shape.type_;
+        if *type_ != ColumnType::scalar(Scalar::Timestamptz) {
+            let message = format!("a row expires at an instant, `{}` is {type_}", name.value);
+            self.error("bad-expire", &name.span, message, Some("make it a timestamptz"));
+        }
+        Some(at as u16)
     }
 
-    fn column(&self, name: &Name, column: &spec::Column) -> Column {
-        self.identifier(name, "column", LONGEST_NAME);
-        self.refuse_later(&[("generated", &column.generated)]);
-        let type_ = match ColumnType::parse(&column.type_.value) {
-            _ if column.type_.is_empty() => {
-                let help = "for example `type: text`";
-                self.error("bad-type", &name.span, format!("the column `{}` has no type", name.value), Some(help));
-                None
-            }
-            Ok(type_) => Some(type_),
-            Err((message, help)) => {
-                self.error("bad-type", &column.type_.span, message, help.as_deref());
-                None
-            }
-        };
-        let default = match (&column.default, &type_) {
-            (Some(default), Some(type_)) => self.literal(type_, default),
-            _ => Value::Null,
-        };
-        Column {
-            name: name.value.clone(),
-            shape: ColumnShape { type_: type_.unwrap_or(ColumnType::scalar(Scalar::Jsonb)), default },
-            not_null: column.not_null,
-            hidden: column.hidden,
-            description: column.description.clone(),
-        }
-    }
-
-    /// A literal in the form its column stores.
-    pub(super) fn literal(&self, type_: &ColumnType, literal: &Located<Literal>) -> Value {
-        match json_value(&literal.value.0).and_then(|value| type_.coerce(value)) {
-            Ok(value) => value,
-            Err(message) => {
-                self.error("wrong-value", &literal.span, message, None);
-                Value::Null
+    fn search(&self, table: &spec::Table) -> Option<Search> {
+        let search = table.search.as_ref()?;
+        for name in search.columns.iter() {
+            let Some(column) = table.columns.get(name) else {
+                if !table.key.contains_key(name) {
+                    self.unknown_column(name, table);
+                }
+                continue;
+            };
+            if !matches!(column.0.type_.as_str(), "text" | "citext") || column.0.generated.is_some() {
+                let message = format!("`{}` cannot be searched", name.value);
+                self.error("bad-search", &name.span, message, Some("search goes by stored columns of type text"));
             }
         }
+        if search.method == SearchMethod::Fts && table.columns.contains_key("search") {
+            let span = &search.columns.first().map_or(0..0, |name| name.span.clone());
+            self.error("duplicate-column", span, "full-text search makes a column `search`; there is one", None);
+        }
+        Some(Search { columns: search.columns.iter().map(|name| name.value.clone()).collect(), method: search.method })
     }
 
     fn indexes(&self, table: &spec::Table) -> Vec<Vec<String>> {
@@ -196,16 +169,13 @@ impl Build<'_> {
             for column in index.iter() {
                 if !table.columns.contains_key(column) && !table.key.contains_key(column) {
                     self.unknown_column(column, table);
+                } else if table.columns.get(column).is_some_and(|column| column.0.generated.is_some()) {
+                    let message = format!("`{}` is worked out when it is read and cannot be indexed", column.value);
+                    self.error("bad-index", &column.span, message, Some("index the columns that it is made of"));
                 }
             }
         }
         table.indexes.iter().map(|index| index.iter().map(|column| column.value.clone()).collect()).collect()
-    }
-
-    pub(super) fn unknown_column(&self, name: &Name, table: &spec::Table) {
-        let known = table.columns.keys().chain(table.key.keys()).map(|n| n.as_str());
-        let help = suggest(name, known).unwrap_or_else(|| "declare it under `columns`".into());
-        self.error("unknown-column", &name.span, format!("the table has no column `{}`", name.value), Some(&help));
     }
 
     fn fillfactor(&self, table: &spec::Table) -> Option<u16> {
@@ -214,91 +184,5 @@ impl Build<'_> {
             self.error("bad-fillfactor", &percent.span, "a fillfactor is 10 to 100 percent", None);
         }
         Some(percent.value)
-    }
-
-    /// A column is summed, or compared, or set: what has no one order-free meaning together is refused.
-    fn check_folds(&self, table: &spec::Table, plan: &Table, owners: &Owners) {
-        for (at, column) in plan.columns.iter().enumerate() {
-            let Some((name, _)) = table.columns.iter().find(|(name, _)| name.value == column.name) else { continue };
-            let effects = || plan.handlers.iter().flat_map(|h| &h.effects).filter(|e| usize::from(e.column) == at);
-            let has = |fold: Fold| effects().any(|effect| effect.fold == fold);
-            let commutative = [Fold::Add, Fold::Max, Fold::Min];
-            if commutative.iter().filter(|fold| has(**fold)).count() > 1 {
-                let message = format!("`{}` is folded by two of add, max and min", column.name);
-                self.error("mixed-folds", &name.span, message, Some("give each a column of its own"));
-            }
-            let sources = owners.of(at);
-            let sets = has(Fold::Set) || has(Fold::SetIfPresent);
-            if sources.len() > 1 && sets {
-                let message = format!(
-                    "`{}` is set by two sources ({}): the later to be read wins",
-                    column.name,
-                    sources.join(", ")
-                );
-                let help = "let each source have a column of its own".to_string();
-                self.sink.warning("two-owners", &name.span, message, Some(help));
-            }
-            if sources.len() > 1 && has(Fold::Add) && owners.deletes.iter().any(|source| sources.contains(source)) {
-                let message = format!(
-                    "`{}` is added to by several sources, one of which deletes: its part cannot be taken out",
-                    column.name
-                );
-                self.error("shared-sum", &name.span, message, Some("let each source add to a column of its own"));
-            }
-            if sources.is_empty() {
-                let message = format!("nothing fills the column `{}`", column.name);
-                self.sink.warning("unfilled-column", &name.span, message, None);
-            }
-        }
-    }
-
-    /// A visible row's not_null column is filled by construction, so that no event can find it otherwise.
-    fn check_not_null(&self, table: &spec::Table, plan: &Table, owners: &Owners) {
-        for (at, column) in plan.columns.iter().enumerate().filter(|(_, c)| c.not_null && c.shape.default.is_null()) {
-            let Some((name, _)) = table.columns.iter().find(|(name, _)| name.value == column.name) else { continue };
-            let begins = |handler: &&Handler| !plan.presence || handler.presence.begun != 0;
-            let fills = |handler: &Handler| {
-                handler.effects.iter().any(|e| usize::from(e.column) == at && e.fold != Fold::SetIfPresent)
-            };
-            if let Some(handler) = plan.handlers.iter().filter(begins).find(|handler| !fills(handler)) {
-                let message = format!(
-                    "`{}` is not_null, but the handler on line {} makes a row without it",
-                    column.name, handler.line
-                );
-                self.error(
-                    "unfilled-not-null",
-                    &name.span,
-                    message,
-                    Some("set it there, or give the column a `default`"),
-                );
-            } else if owners.creators > 1 && !owners.deletes.is_empty() {
-                let message = format!(
-                    "`{}` is not_null, but a source that deletes would clear it while another keeps the row",
-                    column.name
-                );
-                self.error("unfilled-not-null", &name.span, message, Some("give the column a `default`"));
-            }
-        }
-    }
-}
-
-/// Which sources write which column of a table.
-#[derive(Default)]
-pub(super) struct Owners {
-    /// (column, source) pairs.
-    pub columns: Vec<(usize, String)>,
-    /// Sources with a `delete`.
-    pub deletes: Vec<String>,
-    /// How many sources bring rows into being.
-    pub creators: usize,
-}
-
-impl Owners {
-    pub fn of(&self, column: usize) -> Vec<String> {
-        let mut sources: Vec<String> =
-            self.columns.iter().filter(|(at, _)| *at == column).map(|(_, source)| source.clone()).collect();
-        sources.sort();
-        sources.dedup();
-        sources
     }
 }

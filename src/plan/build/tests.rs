@@ -20,7 +20,7 @@ fn with(from: &str, to: &str) -> Vec<(String, usize, String)> {
     let good = "\
 projection: orders
 sources:
-  shop: { topic: shop.orders }
+  shop: { topic: shop.orders, ordered_by: data.id }
 tables:
   orders:
     key:
@@ -63,16 +63,86 @@ fn each_mistake_has_its_code_and_line() {
         ("id: data.id", "id:", "no-key", 14, "nothing fills"),
         ("id: data.id", "id: coalesce(data.id", "bad-expression", 7, "bracket"),
         ("shop:\n        Placed", "shp:\n        Placed", "unknown-source", 13, "shop"),
-        ("{ topic: shop.orders }", "{ topic: shop orders }", "bad-topic", 3, "letters"),
-        ("{ topic: shop.orders }", "{ topic: shop.orders, format: jsn }", "unknown-word", 3, "json"),
-        ("{ topic: shop.orders }", "{ topic: shop.orders, format: json }", "no-type", 3, "type"),
-        ("{ topic: shop.orders }", "{ topic: shop.orders, start: monday }", "bad-start", 3, "earliest"),
-        ("{ topic: shop.orders }", "{ topic: shop.orders, accept_truncated: \"yes\" }", "no-reason", 3, "words"),
+        ("{ topic: shop.orders, ordered_by: data.id }", "{ topic: shop orders }", "bad-topic", 3, "letters"),
+        (
+            "{ topic: shop.orders, ordered_by: data.id }",
+            "{ topic: shop.orders, format: jsn }",
+            "unknown-word",
+            3,
+            "json",
+        ),
+        ("{ topic: shop.orders, ordered_by: data.id }", "{ topic: shop.orders, format: json }", "no-type", 3, "type"),
+        (
+            "{ topic: shop.orders, ordered_by: data.id }",
+            "{ topic: shop.orders, start: monday }",
+            "bad-start",
+            3,
+            "earliest",
+        ),
+        (
+            "{ topic: shop.orders, ordered_by: data.id }",
+            "{ topic: shop.orders, accept_truncated: \"yes\" }",
+            "no-reason",
+            3,
+            "words",
+        ),
         ("projection: orders", "projection: Orders", "bad-name", 1, "lower-case"),
         ("projection: orders", "projection: other", "nothing-served", 1, "serve"),
         ("create: true", "create: maybe", "wrong-shape", 15, "neither"),
-        ("create: true", "latest: data.v", "not-yet", 15, "latest"),
-        ("delete: true", "delete: final", "not-yet", 20, "final"),
+        (
+            "{ topic: shop.orders, ordered_by: data.id }",
+            "{ topic: shop.orders }",
+            "order-dependent",
+            14,
+            "ordered_by: data.id",
+        ),
+        ("create: true", "latest: data.v", "delete-without-latest", 9, "newer"),
+        ("delete: true", "delete: maybe", "unknown-word", 20, "final"),
+        ("delete: true", "delete: final, latest: data.v", "latest-with", 20, "whatever its version"),
+        ("delete: true", "delete: true, create: true", "delete-and-set", 20, "not both"),
+        ("delete: true", "ignore: \"true\"", "no-reason", 20, "words"),
+        ("delete: true", "ignore: nobody asks, create: true", "ignore-and-more", 20, "not both"),
+        ("delete: true", "push: { state: { id: id, of: { id: data.id } } }", "wrong-fold", 20, "jsonb"),
+        ("delete: true", "merge: { total: data.x }", "wrong-fold", 20, "jsonb"),
+        ("delete: true", "remove: { total: data.x }", "wrong-fold", 20, "jsonb"),
+        ("delete: true", "spread: { from: 5 }", "wrong-kind", 20, "spread"),
+        ("delete: true", "spread: { from: data.after, except: [nothing] }", "unknown-column", 20, "nothing"),
+        ("delete: true", "for_each: { a: data.a, b: a.b }, set: { state: b.c }", "two-elements", 20, "list"),
+        ("delete: true", "when: row.nothing == 1, set: { state: data.x }", "unknown-column", 20, "nothing"),
+        ("key:\n      id: data.id", "key:\n      id: row.state", "unknown-name", 7, "no row"),
+        ("columns:", "show: data.x == 1\n    columns:", "unknown-name", 8, "row."),
+        ("columns:", "show: row.state\n    columns:", "wrong-kind", 8, "condition"),
+        ("columns:", "flags: { odd: \"row.state.matches('a')\" }\n    columns:", "not-in-sql", 8, "matches"),
+        ("columns:", "expire: total\n    columns:", "bad-expire", 8, "timestamptz"),
+        ("columns:", "expire: gone_at\n    columns:", "unknown-column", 8, "gone_at"),
+        ("columns:", "search: { columns: [total] }\n    columns:", "bad-search", 8, "text"),
+        ("columns:", "search: { columns: [state], method: magic }\n    columns:", "unknown-word", 8, "trigram"),
+        ("state: text", "state: text\n      g: { type: text, generated: row.g }", "generated-cycle", 11, "itself"),
+        (
+            "state: text",
+            "state: text\n      g: { type: bigint, generated: row.total }",
+            "wrong-generated",
+            11,
+            "numeric",
+        ),
+        ("state: text", "state: text\n      g: { type: text, generated: row.total }", "wrong-kind", 11, "a number"),
+        ("state: text", "state: text\n      g: { type: text, generated: data.x }", "unknown-name", 11, "row."),
+        (
+            "columns:",
+            "indexes: [g]\n    columns:\n      g: { type: text, generated: row.state }",
+            "bad-index",
+            8,
+            "read",
+        ),
+        ("topic: shop.orders, ", "topic: shop.orders, split: data.list, ", "wrong-kind", 3, "message"),
+        ("topic: shop.orders, ", "topic: shop.orders, dedupe: { window: soon }, ", "bad-window", 3, "P7D"),
+        (
+            "topic: shop.orders, ",
+            "topic: shop.orders, dedupe: { window: P1D, older: count }, ",
+            "unknown-word",
+            3,
+            "park",
+        ),
         ("many: { type: bigint, default: 0 }", "many: { type: bigint, default: x }", "wrong-value", 11, "does not fit"),
         (
             "state: text",
@@ -86,6 +156,142 @@ fn each_mistake_has_its_code_and_line() {
         let hit = all.iter().any(|(c, l, text)| c == code && *l == line && text.contains(hint));
         assert!(hit, "{to}: {code} on line {line} with {hint:?} is not among {all:?}");
     }
+}
+
+/// A table of one source, whose columns and handlers are given.
+fn table(columns: &str, handlers: &str) -> Vec<(String, usize, String)> {
+    let text = format!(
+        "projection: t\nsources: {{ s: {{ topic: a, ordered_by: data.id }}, o: {{ topic: b }} }}\nkey: {{ id: data.id }}\ncolumns: {{ {columns} }}\nhandlers:\n{handlers}"
+    );
+    found(&text)
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let jsonb = "a: jsonb, b: text";
+    for (columns, handlers, code, line, hint) in [
+        (
+            jsonb,
+            "  s: { A: { latest: data.v, set: { b: data.b } }, B: { set: { b: data.b } } }\n",
+            "mixed-latest",
+            4,
+            "line 6",
+        ),
+        ("n: bigint", "  s: { A: { latest: data.v, add: { n: 1 } } }\n", "latest-with", 6, "beside"),
+        ("n: bigint", "  s: { A: { latest: [data.v, true], set: { n: 1 } } }\n", "wrong-kind", 6, "version"),
+        (
+            jsonb,
+            "  s: { A: { create: true, latest: data.v, set: { b: data.b } }, B: { delete: true } }\n",
+            "delete-without-latest",
+            4,
+            "final",
+        ),
+        (
+            jsonb,
+            "  s: { A: { create: true, set: { b: data.b } }, B: { delete: true, latest: data.v } }\n",
+            "mixed-latest",
+            4,
+            "same source",
+        ),
+        (
+            "n: bigint",
+            "  s: { A: { add: { n: 1 } }, D: { delete: true } }\n  o: { A: { add: { n: 1 } } }\n",
+            "shared-sum",
+            4,
+            "several sources",
+        ),
+        (jsonb, "  s: { A: { push: { a: { id: x, of: { y: data.y } } } } }\n", "unknown-column", 6, "no field `x`"),
+        (jsonb, "  s: { A: { push: { a: { of: { y: data.y } } } } }\n", "no-record-id", 6, "id"),
+        (jsonb, "  s: { A: { remove: { a: data.y } } }\n", "no-record-id", 4, "push"),
+        (
+            jsonb,
+            "  s: { A: { push: { a: { id: y, of: { y: data.y }, limit: 3 } } }, B: { remove: { a: data.y } } }\n",
+            "limited-remove",
+            4,
+            "limit",
+        ),
+        (
+            jsonb,
+            "  s: { A: { push: { a: { id: y, of: { y: data.y } } } }, B: { push: { a: { id: z, of: { z: data.z } } } } }\n",
+            "mixed-push",
+            6,
+            "two ways",
+        ),
+        (
+            jsonb,
+            "  s: { A: { push: { a: { id: y, of: { y: data.y } } } }, B: { merge: { a: data.z } } }\n",
+            "mixed-folds",
+            4,
+            "merge and by push",
+        ),
+        (jsonb, "  s: { A: { merge: { a: 5 } } }\n", "wrong-kind", 6, "object"),
+        (jsonb, "  s: { A: { push: { a: { id: y, of: { y: row.b } } } } }\n", "push-of-row", 6, "event alone"),
+        (jsonb, "  s: { A: { set: { b: data.b } } }\n  o: { B: { set: { b: data.b } } }\n", "two-owners", 4, "later"),
+        (
+            "b: text, g: { type: text, generated: row.b }",
+            "  s: { A: { set: { g: data.b } } }\n",
+            "generated-set",
+            6,
+            "generated",
+        ),
+        ("b: text", "  s: { A: { for_each: { l: 5 }, set: { b: l.b } } }\n", "wrong-kind", 6, "list"),
+    ] {
+        let all = table(columns, handlers);
+        let hit = all.iter().any(|(c, l, text)| c == code && *l == line && text.contains(hint));
+        assert!(hit, "{handlers}: {code} on line {line} with {hint:?} is not among {all:?}");
+    }
+}
+
+#[test]
+fn order_is_proved_or_named() {
+    let reasons = |columns: &str, handlers: &str| -> Vec<String> {
+        let all = table(columns, handlers);
+        all.into_iter().filter(|(code, ..)| code == "order-dependent").map(|(.., text)| text).collect()
+    };
+    // One partition, or a fold that commutes, or versions, or an end for good: proved.
+    for (columns, handlers) in [
+        ("b: text", "  s: { A: { create: true, set: { b: data.b } }, D: { delete: true } }\n"),
+        ("n: bigint, m: bigint", "  s: { A: { add: { n: 1 } } }\n  o: { B: { max: { m: data.m } } }\n"),
+        (
+            "b: text, c: text",
+            "  s: { A: { set: { b: data.b } } }\n  o: { B: { latest: data.v, set: { c: data.c } } }\n",
+        ),
+        ("c: text", "  o: { B: { latest: data.v, set: { c: data.c } }, D: { delete: true, latest: data.v } }\n"),
+        ("c: text", "  o: { B: { const: { c: done } }, D: { delete: final } }\n"),
+        ("a: jsonb", "  o: { B: { push: { a: { id: y, of: { y: data.y }, limit: 3 } } } }\n"),
+    ] {
+        assert_eq!(reasons(columns, handlers), Vec::<String>::new(), "{handlers}");
+    }
+    for (columns, handlers, reason) in [
+        ("b: text", "  o: { A: { set: { b: data.b } } }\n", "`b` is set, and the later stands (two events of line 6)"),
+        ("b: text", "  o: { A: { create: true, const: { b: x } }, D: { delete: true } }\n", "begun and ended"),
+        ("b: text", "  o: { A: { const: { b: x } }, B: { const: { b: y } } }\n", "`b` is set"),
+        ("n: bigint", "  o: { A: { add: { n: 1 } }, B: { const: { n: 0 } } }\n", "folded into before or after"),
+        ("a: jsonb", "  o: { B: { merge: { a: data.a } } }\n", "merged into"),
+        ("a: jsonb", "  o: { B: { push: { a: { id: y, of: { y: data.y } } } } }\n", "one id"),
+        (
+            "b: text, n: bigint",
+            "  s: { A: { const: { b: x } } }\n  o: { B: { when: \"row.b == 'x'\", add: { n: 1 } } }\n",
+            "`row.b` is read",
+        ),
+    ] {
+        let found = reasons(columns, handlers);
+        assert!(found.iter().any(|text| text.contains(reason)), "{handlers}: {reason:?} is not in {found:?}");
+    }
+}
+
+#[test]
+fn a_dedupe_that_is_not_needed_is_told() {
+    let of = |handlers: &str| {
+        let text = format!(
+            "projection: t\nsources: {{ s: {{ topic: a, dedupe: {{ window: P1D }} }} }}\nkey: {{ id: data.id }}\ncolumns: {{ n: bigint }}\nhandlers: {{ s: {{ {handlers} }} }}\n"
+        );
+        found(&text).into_iter().any(|(code, ..)| code == "dedupe-not-needed")
+    };
+    assert!(of("A: { latest: data.v, set: { n: data.n } }"));
+    assert!(of("A: { max: { n: data.n } }"));
+    assert!(!of("A: { add: { n: data.n } }"));
+    assert!(!of("A: { create: true, max: { n: data.n } }, D: { delete: true }"));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use cel::common::ast::{CallExpr, Expr as Ast, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators as op};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr as Ast, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators as op,
+};
 
-use super::function::{BUCKETS, Entry, FUNCTIONS, Function, LATER};
-use super::{Arithmetic, Comparison, DATA, Expr, KEY, Meta, Node, ScopeId};
+use super::function::{BUCKETS, Entry, FUNCTIONS, Function};
+use super::{Arithmetic, Comparison, DATA, Elements, Expr, KEY, MESSAGE, Meta, Node, ScopeId};
 use crate::json_paths::Paths;
 use crate::plan::types::Kind;
 use crate::spec::KeyFormat;
@@ -22,6 +24,20 @@ pub struct Compiler<'p> {
     pub captures: Vec<String>,
     /// How the source's record keys are read.
     pub key_format: KeyFormat,
+    /// The source takes its events out of messages: `message` is a document of its own.
+    pub splits: bool,
+    /// What `row.` can read.
+    pub row: &'p [RowColumn],
+    /// Whether there is an event to read; a generated column has its row alone.
+    pub event: bool,
+}
+
+/// A column as expressions read it. A generated one is inlined.
+#[derive(Debug, Clone)]
+pub struct RowColumn {
+    pub name: String,
+    pub(crate) node: Node,
+    pub kind: Kind,
 }
 
 /// Why a text is no expression.
@@ -36,7 +52,7 @@ pub struct Misread {
 
 type Compiled = Result<(Node, Kind), Misread>;
 
-const ROOTS: &[&str] = &["data", "type", "id", "subject", "time", "headers", "record", "topic"];
+const ROOTS: &[&str] = &["data", "message", "type", "id", "subject", "time", "headers", "record", "topic", "row"];
 const RECORD: &[(&str, Meta, Kind)] = &[
     ("key", Meta::RecordKey, Kind::Text),
     ("topic", Meta::RecordTopic, Kind::Text),
@@ -115,13 +131,9 @@ impl Pass<'_, '_> {
             Ast::Select(_) => self.path(ast),
             Ast::Call(call) => self.call(ast, call),
             Ast::List(_) => Err(self.wrong(ast, "bad-expression", "a list stands only after `in`", None)),
-            Ast::Comprehension(_) => Err(self.later(ast, "exists")),
+            Ast::Comprehension(comprehension) => self.elements(ast, comprehension),
             _ => Err(self.wrong(ast, "bad-expression", "this part of CEL has no meaning here", None)),
         }
-    }
-
-    fn later(&self, ast: &IdedExpr, name: &str) -> Misread {
-        self.wrong(ast, "not-yet", format!("`{name}` is part of the language but not of this release"), None)
     }
 
     fn literal(&self, ast: &IdedExpr, literal: &LiteralValue) -> Compiled {
@@ -173,7 +185,16 @@ impl Pass<'_, '_> {
         };
         let whole = names.join(".");
         let below = &names[1..];
+        if names[0] == "row" {
+            return self.row(ast, below);
+        }
+        if !self.compiler.event {
+            let message = format!("`{}` is not to be had here: there is a row and no event", names[0]);
+            return Err(self.wrong(ast, "unknown-name", message, Some("read columns: row.NAME".into())));
+        }
         match names[0].as_str() {
+            "message" if self.compiler.splits => Ok(self.slot(MESSAGE, below, whole)),
+            "message" => Ok(self.slot(DATA, below, whole)),
             "data" => Ok(self.slot(DATA, below, whole)),
             "type" if below.is_empty() => Ok((Node::Meta(Meta::Type), Kind::Text)),
             "id" if below.is_empty() => Ok((Node::Meta(Meta::Id), Kind::Text)),
@@ -190,13 +211,59 @@ impl Pass<'_, '_> {
                 Ok((Node::Capture(below[0].clone()), Kind::Text))
             }
             "record" if !below.is_empty() => self.record(ast, below, whole),
-            "row" => Err(self.later(ast, "row.")),
-            "message" => Err(self.later(ast, "message")),
             first => match self.compiler.elements.iter().find(|(name, _)| name == first) {
                 Some((_, scope)) => Ok(self.slot(*scope, below, whole)),
                 None => Err(self.unknown(ast, first)),
             },
         }
+    }
+
+    fn row(&mut self, ast: &IdedExpr, below: &[String]) -> Compiled {
+        let [name] = below else {
+            let help = Some("row.NAME, with the name of a column".to_string());
+            return Err(self.wrong(ast, "unknown-name", "of a row its columns are read", help));
+        };
+        if self.compiler.row.is_empty() {
+            return Err(self.wrong(ast, "unknown-name", "there is no row to read here", None));
+        }
+        match self.compiler.row.iter().find(|column| column.name == *name) {
+            Some(column) => Ok((column.node.clone(), column.kind)),
+            None => {
+                let help = suggest(name, self.compiler.row.iter().map(|column| column.name.as_str()));
+                Err(self.wrong(ast, "unknown-column", format!("the row has no column `{name}`"), help))
+            }
+        }
+    }
+
+    /// `list.exists(x, condition)` and `list.all(x, condition)`, which the parser has taken apart already.
+    fn elements(&mut self, ast: &IdedExpr, comprehension: &ComprehensionExpr) -> Compiled {
+        let other = |pass: &Self| {
+            let message = "of CEL's macros has, exists and all have a meaning here";
+            pass.wrong(ast, "unknown-function", message, None)
+        };
+        let Ast::Literal(LiteralValue::Boolean(start)) = &comprehension.accu_init.expr else { return Err(other(self)) };
+        let every = *start.inner();
+        let Ast::Call(step) = &comprehension.loop_step.expr else { return Err(other(self)) };
+        let operator = if every { op::LOGICAL_AND } else { op::LOGICAL_OR };
+        let [_, condition] = &step.args[..] else { return Err(other(self)) };
+        if step.func_name != operator || !matches!(comprehension.result.expr, Ast::Ident(_)) {
+            return Err(other(self));
+        }
+        let (list, _) = self.node(&comprehension.iter_range)?;
+        if !matches!(list, Node::Path { .. } | Node::Opt { .. }) {
+            let message = "a field of the event that is a list is needed here";
+            return Err(self.wrong(&comprehension.iter_range, "wrong-kind", message, None));
+        }
+        let scope = self.compiler.scopes.len();
+        self.compiler.scopes.push(Paths::default());
+        self.compiler.elements.push((comprehension.iter_var.clone(), scope));
+        let row = std::mem::take(&mut self.compiler.row);
+        let condition = self.of_kind(condition, Kind::Bool);
+        self.compiler.row = row;
+        self.compiler.elements.pop();
+        let condition = *condition?;
+        let paths = std::sync::Arc::new(self.compiler.scopes[scope].clone());
+        Ok((Node::Elements(Box::new(Elements { list, every, scope, paths, condition })), Kind::Bool))
     }
 
     fn slot(&mut self, scope: ScopeId, path: &[String], name: String) -> (Node, Kind) {
@@ -331,16 +398,33 @@ impl Pass<'_, '_> {
         }
         let (a, a_kind) = self.node(arguments[0])?;
         let (b, b_kind) = self.node(arguments[1])?;
+        let open = |kind| matches!(kind, Kind::Any | Kind::Null);
+        let of_time = |kind| matches!(kind, Kind::Time | Kind::Duration);
+        if of_time(a_kind) || of_time(b_kind) {
+            let node = Node::Arithmetic(operator, Box::new(a), Box::new(b));
+            return match (operator, a_kind, b_kind) {
+                (Arithmetic::Add | Arithmetic::Subtract, Kind::Time, Kind::Duration) => Ok((node, Kind::Time)),
+                (Arithmetic::Add, Kind::Duration, Kind::Time) => Ok((node, Kind::Time)),
+                (Arithmetic::Subtract, Kind::Time, Kind::Time) => Ok((node, Kind::Duration)),
+                (Arithmetic::Add | Arithmetic::Subtract, Kind::Duration, Kind::Duration) => Ok((node, Kind::Duration)),
+                _ => {
+                    let help =
+                        "an instant and a duration: time + duration('PT30M'), timestamp(data.at) - duration('P1D')";
+                    let message = format!("{} and {} have no such result", a_kind.describe(), b_kind.describe());
+                    Err(self.wrong(ast, "wrong-kind", message, Some(help.into())))
+                }
+            };
+        }
         let text = operator == Arithmetic::Add && (a_kind == Kind::Text || b_kind == Kind::Text);
         let wanted = if text { Kind::Text } else { Kind::Number };
         for (argument, kind) in arguments.iter().zip([a_kind, b_kind]) {
-            if !matches!(kind, Kind::Any | Kind::Null) && kind != wanted {
+            if !open(kind) && kind != wanted {
                 let message = format!("{} is needed here, this is {}", wanted.describe(), kind.describe());
                 return Err(self.wrong(argument, "wrong-kind", message, None));
             }
         }
-        let open = operator == Arithmetic::Add && a_kind == Kind::Any && b_kind == Kind::Any;
-        Ok((Node::Arithmetic(operator, Box::new(a), Box::new(b)), if open { Kind::Any } else { wanted }))
+        let unknown = operator == Arithmetic::Add && open(a_kind) && open(b_kind);
+        Ok((Node::Arithmetic(operator, Box::new(a), Box::new(b)), if unknown { Kind::Any } else { wanted }))
     }
 
     fn function(&mut self, ast: &IdedExpr, name: &str, arguments: &[&IdedExpr]) -> Compiled {
@@ -353,22 +437,25 @@ impl Pass<'_, '_> {
                 });
             }
             ("has", [path]) => return self.presence_of(ast, path),
-            ("matches", [text, pattern]) => {
+            ("matches" | "extract", [text, pattern]) => {
                 let text = self.of_kind(text, Kind::Text)?;
-                let Ast::Literal(LiteralValue::String(pattern)) = &pattern.expr else {
-                    return Err(self.wrong(ast, "bad-expression", "the pattern of matches() is a literal", None));
+                let Ast::Literal(LiteralValue::String(literal)) = &pattern.expr else {
+                    let message = format!("the pattern of {name}() is a literal");
+                    return Err(self.wrong(pattern, "bad-expression", message, None));
                 };
-                let regex = regex::Regex::new(pattern.inner())
-                    .map_err(|e| self.wrong(ast, "bad-expression", format!("not a regular expression: {e}"), None))?;
-                return Ok((Node::Matches(text, regex), Kind::Bool));
+                let regex = regex::Regex::new(literal.inner()).map_err(|e| {
+                    self.wrong(pattern, "bad-expression", format!("not a regular expression: {e}"), None)
+                })?;
+                return Ok(match name {
+                    "matches" => (Node::Matches(text, regex), Kind::Bool),
+                    _ => (Node::Extract(text, regex), Kind::Text),
+                });
             }
             _ => {}
         }
         let Some(entry) = FUNCTIONS.iter().find(|entry| entry.name == name) else {
-            if LATER.contains(&name) {
-                return Err(self.later(ast, name));
-            }
-            let known = FUNCTIONS.iter().map(|entry| entry.name).chain(["opt", "has", "matches"]);
+            let special = ["opt", "has", "matches", "extract", "exists", "all"];
+            let known = FUNCTIONS.iter().map(|entry| entry.name).chain(special);
             return Err(self.wrong(
                 ast,
                 "unknown-function",
@@ -399,6 +486,11 @@ impl Pass<'_, '_> {
             Some((Node::Const(Value::Text(text)), _)) => Some(text.as_str()),
             _ => None,
         };
+        if let (Function::Duration, Some((Node::Const(value), _))) = (entry.function, arguments.first())
+            && let Err(message) = entry.function.call(std::slice::from_ref(value))
+        {
+            return Err(self.wrong(ast, "wrong-arguments", message, Some("for example duration('PT30M')".into())));
+        }
         let (unit, zone) = match entry.function {
             Function::Bucket => (literal(1), literal(2)),
             Function::Date => (None, literal(1)),

@@ -3,18 +3,29 @@
 use std::cmp::Ordering;
 
 use rust_decimal::Decimal;
+use serde_json::value::RawValue;
 
-use super::{Arithmetic, Comparison, DATA, Expr, FIRST_ELEMENT, KEY, Meta, Node, ScopeId};
+use super::{Arithmetic, Comparison, DATA, Elements, Expr, FIRST_ELEMENT, KEY, MESSAGE, Meta, Node, ScopeId};
 use crate::event::Event;
 use crate::json_paths::Slots;
-use crate::plan::types::{json_value, show};
 use crate::value::Value;
+use crate::value::json::json_value;
+use crate::value::show;
 
 /// What an expression may read while it is evaluated.
+#[derive(Clone, Copy)]
 pub struct Env<'e, 'a> {
-    pub event: &'e Event<'a>,
-    /// The elements that the handler's `for_each` stands at, outermost first.
-    pub elements: &'e [Slots<'a>],
+    event: Option<&'e Event<'a>>,
+    /// By scope: the elements that the handler's `for_each` stands at.
+    elements: &'e [Slots<'a>],
+    row: Option<RowView<'e>>,
+}
+
+/// A row that expressions read: its key, and a value for each column.
+#[derive(Clone, Copy)]
+pub struct RowView<'e> {
+    pub key: &'e [Value],
+    pub values: &'e [Value],
 }
 
 /// Why an expression has no value. `code` is stable.
@@ -34,13 +45,27 @@ impl Failure {
     }
 }
 
-impl<'a> Env<'_, 'a> {
+impl<'e, 'a> Env<'e, 'a> {
+    pub fn event(event: &'e Event<'a>, elements: &'e [Slots<'a>]) -> Env<'e, 'a> {
+        Env { event: Some(event), elements, row: None }
+    }
+
+    /// For expressions that read nothing but the row.
+    pub fn row(row: RowView<'e>) -> Env<'e, 'a> {
+        Env { event: None, elements: &[], row: Some(row) }
+    }
+
     fn raw(&self, scope: ScopeId, slot: usize) -> Option<&'a str> {
-        match scope {
-            DATA => self.event.data[slot],
-            KEY => self.event.key.get(slot).copied().flatten(),
-            element => self.elements[element - FIRST_ELEMENT][slot],
+        match (scope, self.event) {
+            (DATA, Some(event)) => event.data[slot],
+            (KEY, Some(event)) => event.key.get(slot).copied().flatten(),
+            (MESSAGE, Some(event)) => event.message.get(slot).copied().flatten(),
+            (element, _) => self.elements.get(element - FIRST_ELEMENT)?.get(slot).copied().flatten(),
         }
+    }
+
+    fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.event?.record.header(name)
     }
 }
 
@@ -86,7 +111,7 @@ impl Expr {
     }
 }
 
-fn eval(node: &Node, env: &Env<'_, '_>) -> Result<Value, Failure> {
+pub(super) fn eval(node: &Node, env: &Env<'_, '_>) -> Result<Value, Failure> {
     Ok(match node {
         Node::Const(value) => value.clone(),
         Node::Path { scope, slot, name } => match env.raw(*scope, *slot) {
@@ -99,13 +124,13 @@ fn eval(node: &Node, env: &Env<'_, '_>) -> Result<Value, Failure> {
         },
         Node::Has { scope, slot } => Value::Bool(env.raw(*scope, *slot).is_some()),
         Node::Meta(meta) => eval_meta(*meta, env)?,
-        Node::Header { name, required } => match env.event.record.header(name) {
+        Node::Header { name, required } => match env.header(name) {
             Some(bytes) => utf8(bytes, "the header")?,
             None if *required => return Err(Failure::missing(&format!("headers.{name}"))),
             None => Value::Null,
         },
-        Node::HasHeader(name) => Value::Bool(env.event.record.header(name).is_some()),
-        Node::Capture(name) => match env.event.captures.iter().find(|(n, _)| n == name) {
+        Node::HasHeader(name) => Value::Bool(env.header(name).is_some()),
+        Node::Capture(name) => match env.event.and_then(|event| event.captures.iter().find(|(n, _)| n == name)) {
             Some((_, value)) => Value::text(value),
             None => Value::Null,
         },
@@ -151,11 +176,55 @@ fn eval(node: &Node, env: &Env<'_, '_>) -> Result<Value, Failure> {
             Value::Text(text) => Value::Bool(regex.is_match(&text)),
             other => return Err(Failure::wrong(format!("matches needs a text, this is {}", other.kind()))),
         },
+        Node::Extract(text, regex) => match eval(text, env)? {
+            Value::Null => Value::Null,
+            Value::Text(text) => {
+                let found = regex.captures(&text).and_then(|groups| groups.get(1).or(groups.get(0)));
+                found.map_or(Value::Null, |found| Value::text(found.as_str()))
+            }
+            other => return Err(Failure::wrong(format!("extract needs a text, this is {}", other.kind()))),
+        },
+        Node::Elements(elements) => eval_elements(elements, env)?,
+        Node::Row(column) => {
+            let row = env.row.map(|row| if column.of_key { row.key } else { row.values });
+            row.and_then(|values| values.get(usize::from(column.at))).cloned().unwrap_or(Value::Null)
+        }
+        Node::Fail(failure) => return Err(failure.clone()),
     })
 }
 
+/// NULL as in SQL's `bool_or` and `bool_and` over comparisons: an element that is neither leaves the answer open.
+fn eval_elements(elements: &Elements, env: &Env<'_, '_>) -> Result<Value, Failure> {
+    let raw = match &elements.list {
+        Node::Path { scope, slot, name } => Some(env.raw(*scope, *slot).ok_or_else(|| Failure::missing(name))?),
+        Node::Opt { scope, slot } => env.raw(*scope, *slot),
+        _ => None,
+    };
+    let Some(raw) = raw.filter(|raw| *raw != "null") else { return Ok(Value::Null) };
+    let items: Vec<&RawValue> =
+        serde_json::from_str(raw).map_err(|_| Failure::wrong(format!("a list is needed, this is {}", show(raw))))?;
+    let mut answer = Some(elements.every);
+    for item in items {
+        let slots = elements
+            .paths
+            .read(item.get())
+            .map_err(|e| Failure::wrong(format!("an element of the list is not readable: {e}")))?;
+        let at = elements.scope - FIRST_ELEMENT;
+        let mut scopes: Vec<Slots<'_>> = env.elements.to_vec();
+        scopes.resize(at + 1, Slots::new());
+        scopes[at] = slots;
+        let inner = Env { elements: &scopes, ..*env };
+        match truth(eval(&elements.condition, &inner)?)? {
+            Some(holds) if holds != elements.every => return Ok(Value::Bool(holds)),
+            Some(_) => {}
+            None => answer = None,
+        }
+    }
+    Ok(answer.map_or(Value::Null, Value::Bool))
+}
+
 fn eval_meta(meta: Meta, env: &Env<'_, '_>) -> Result<Value, Failure> {
-    let event = env.event;
+    let Some(event) = env.event else { return Ok(Value::Null) };
     let text_or = |text: &Option<std::borrow::Cow<'_, str>>, name: &str| match text {
         Some(text) => Ok(Value::text(text)),
         None => Err(Failure::missing(name)),
@@ -231,6 +300,21 @@ fn arithmetic(operator: Arithmetic, a: Value, b: Value) -> Result<Value, Failure
     }
     if let (Arithmetic::Add, Value::Text(x), Value::Text(y)) = (operator, &a, &b) {
         return Ok(Value::text(&format!("{x}{y}")));
+    }
+    let sign = if operator == Arithmetic::Subtract { -1 } else { 1 };
+    let sum = match (operator, &a, &b) {
+        (Arithmetic::Add | Arithmetic::Subtract, Value::Time(t), Value::Duration(d)) => {
+            Some(t.checked_add(sign * d).map(Value::Time))
+        }
+        (Arithmetic::Add, Value::Duration(d), Value::Time(t)) => Some(t.checked_add(*d).map(Value::Time)),
+        (Arithmetic::Subtract, Value::Time(t), Value::Time(u)) => Some(t.checked_sub(*u).map(Value::Duration)),
+        (Arithmetic::Add | Arithmetic::Subtract, Value::Duration(x), Value::Duration(y)) => {
+            Some(x.checked_add(sign * y).map(Value::Duration))
+        }
+        _ => None,
+    };
+    if let Some(sum) = sum {
+        return sum.ok_or_else(|| Failure::wrong("the time is out of range".into()));
     }
     if let (Value::Int(x), Value::Int(y)) = (&a, &b) {
         let whole = match operator {

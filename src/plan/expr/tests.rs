@@ -3,12 +3,15 @@ use crate::event::{Event, Record};
 use crate::json_paths::Paths;
 
 fn with_data(text: &str, data: &str) -> Result<Value, String> {
-    let mut scopes = vec![Paths::default(), Paths::default()];
+    let mut scopes = vec![Paths::default(); FIRST_ELEMENT];
     let mut compiler = Compiler {
         scopes: &mut scopes,
         elements: vec![],
         captures: vec![],
         key_format: crate::spec::KeyFormat::String,
+        splits: false,
+        row: &[],
+        event: true,
     };
     let expr = compiler.compile(text).map_err(|e| format!("{}: {}", e.code, e.message))?;
     let record = Record {
@@ -26,11 +29,15 @@ fn with_data(text: &str, data: &str) -> Result<Value, String> {
         id: None,
         subject: None,
         time: Some(1_000_000),
+        source: None,
+        message: scopes[MESSAGE].missing(),
+        index: 0,
+        clock: None,
         data: scopes[DATA].read(data).unwrap(),
         key: scopes[KEY].missing(),
         captures: vec![],
     };
-    let value = expr.eval(&Env { event: &event, elements: &[] });
+    let value = expr.eval(&Env::event(&event, &[]));
     value.map_err(|f| f.message)
 }
 
@@ -95,8 +102,51 @@ fn mistakes_are_named_before_the_first_event() {
     assert!(json("1 + true").contains("wrong-kind"));
     assert!(json("time < '2026-01-01T00:00:00Z'").contains("wrong-kind"));
     assert!(json("coalesce(data.a").contains("bad-expression"));
-    assert!(json("row.x").contains("not-yet"));
-    assert!(json("data.lines.exists(l, l.x == 1)").contains("not-yet"));
+    assert!(json("row.x").contains("no row"));
+    assert!(json("data.lines.map(l, l.x)").contains("has, exists and all"));
+    assert!(json("data.lines.exists(l, line.x == 1)").contains("unknown-name"));
+    assert!(json("duration('a while')").contains("wrong-arguments"));
+    assert!(json("duration('P1M')").contains("no fixed length"));
+    assert!(json("time + 5").contains("wrong-kind"));
+    assert!(json("extract('a', '(')").contains("regular expression"));
+}
+
+#[test]
+fn lists_are_asked_element_by_element() {
+    let lines = r#"{"lines":[{"q":1},{"q":3}],"none":[],"nil":null}"#;
+    let of = |text: &str| with_data(text, lines).map(|value| value.to_json_text());
+    assert_eq!(of("data.lines.exists(l, l.q > 2)"), Ok("true".into()));
+    assert_eq!(of("data.lines.exists(l, l.q > 5)"), Ok("false".into()));
+    assert_eq!(of("data.lines.all(l, l.q > 0)"), Ok("true".into()));
+    assert_eq!(of("data.none.exists(l, l.q > 0)"), Ok("false".into()));
+    assert_eq!(of("data.nil.exists(l, l.q > 0)"), Ok("null".into()));
+    assert_eq!(of("opt(data.gone).exists(l, l.q > 0)"), Ok("null".into()));
+    assert!(of("data.gone.exists(l, l.q > 0)").unwrap_err().contains("data.gone"));
+    assert!(of("data.lines.exists(l, l.p > 0)").unwrap_err().contains("l.p"));
+}
+
+#[test]
+fn functions_name_what_they_cannot_take() {
+    for (text, hint) in [
+        ("'abc'.substring(2, 9)", "no characters"),
+        ("digits('12a')", "decimal digits"),
+        ("digits('')", "decimal digits"),
+        ("'a'.padStart(3, 'ab')", "one character"),
+        ("urlDecode('%ff')", "UTF-8"),
+        ("decimalFromBytes('#', 2)", "base64"),
+        ("dateFromDays(99999999999)", "calendar"),
+        ("timestampMillis(99999999999999999)", "calendar"),
+        ("timestamp('tomorrow')", "RFC 3339"),
+    ] {
+        assert!(json(text).contains(hint), "{text}: {}", json(text));
+    }
+    assert_eq!(json("extract('order-77-b', '([0-9]+)')"), "\"77\"");
+    assert_eq!(json("extract('order', '[0-9]+')"), "null");
+    assert_eq!(json("decimalFromBytes('/w==', 2)"), "-0.01");
+    assert_eq!(
+        json("timestamp('2026-01-02T00:00:00Z') - timestamp('2026-01-01T00:00:00Z') > duration('PT23H')"),
+        "true"
+    );
 }
 
 #[test]
@@ -107,12 +157,15 @@ fn text_compares_by_bytes() {
 
 #[test]
 fn a_misread_points_at_its_place() {
-    let mut scopes = vec![Paths::default(), Paths::default()];
+    let mut scopes = vec![Paths::default(); FIRST_ELEMENT];
     let mut compiler = Compiler {
         scopes: &mut scopes,
         elements: vec![],
         captures: vec![],
         key_format: crate::spec::KeyFormat::String,
+        splits: false,
+        row: &[],
+        event: true,
     };
     let misread = compiler.compile("1 + dta.x").unwrap_err();
     assert_eq!(&"1 + dta.x"[misread.span], "dta");

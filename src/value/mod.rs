@@ -1,11 +1,13 @@
 //! Values as the projector computes with them: exact numbers, UTC instants, and NULL with SQL's meaning.
 
+pub mod json;
+
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use compact_str::CompactString;
 use jiff::civil::Date;
-use jiff::{Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp, Unit};
 use rust_decimal::Decimal;
 
 /// A value of an expression or of a column.
@@ -28,6 +30,8 @@ pub enum Value {
     Time(i64),
     /// Days since 1970-01-01.
     Date(i32),
+    /// Microseconds.
+    Duration(i64),
     /// A JSON object or array, as the text it arrived in.
     Json(Box<str>),
     List(Box<[Value]>),
@@ -51,6 +55,7 @@ impl Value {
             Value::Text(_) => "a text",
             Value::Time(_) => "a timestamp",
             Value::Date(_) => "a date",
+            Value::Duration(_) => "a duration",
             Value::Json(raw) if raw.starts_with('[') => "a list",
             Value::Json(_) => "an object",
             Value::List(_) => "a list",
@@ -86,6 +91,7 @@ impl Value {
             (Text(a), Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Time(a), Time(b)) => a.cmp(b),
             (Date(a), Date(b)) => a.cmp(b),
+            (Duration(a), Duration(b)) => a.cmp(b),
             (Float(a), b) => a.partial_cmp(&b.as_f64()?)?,
             (a, Float(b)) => a.as_f64()?.partial_cmp(b)?,
             (List(a), List(b)) => {
@@ -121,6 +127,7 @@ impl Value {
             Value::Float(f) => f.to_string(),
             Value::Time(micros) => format_time(*micros),
             Value::Date(days) => format_date(*days),
+            Value::Duration(micros) => SignedDuration::from_micros(*micros).to_string(),
             Value::Json(raw) => raw.to_string(),
             Value::List(items) => {
                 let quoted: Vec<String> = items
@@ -147,7 +154,7 @@ impl Value {
                 let items: Vec<String> = items.iter().map(Value::to_json_text).collect();
                 format!("[{}]", items.join(","))
             }
-            Value::Text(_) | Value::Time(_) | Value::Date(_) => {
+            Value::Text(_) | Value::Time(_) | Value::Date(_) | Value::Duration(_) => {
                 serde_json::to_string(&self.to_sql_text()).expect("a string is always JSON")
             }
         }
@@ -158,7 +165,7 @@ impl PartialEq for Value {
     fn eq(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::Null, Value::Null) => true,
-            (Value::Json(a), Value::Json(b)) => a == b,
+            (Value::Json(a), Value::Json(b)) => a == b || json::same(a, b),
             (Value::Digits(a), Value::Digits(b)) => a == b,
             (Value::List(a), Value::List(b)) => a == b,
             _ => self.compare(other) == Some(Ordering::Equal),
@@ -179,9 +186,35 @@ impl Hash for Value {
             Value::Float(f) => f.to_bits().hash(state),
             Value::Time(micros) => micros.hash(state),
             Value::Date(days) => days.hash(state),
+            Value::Duration(micros) => micros.hash(state),
             Value::Json(raw) => raw.hash(state),
             Value::List(items) => items.hash(state),
         }
+    }
+}
+
+/// A value in a message: quoted, and cut when long.
+pub fn show(text: &str) -> String {
+    const LONGEST: usize = 80;
+    if text.chars().count() > LONGEST {
+        let cut: String = text.chars().take(LONGEST).collect();
+        format!("`{}…`", cut.escape_debug())
+    } else {
+        format!("`{}`", text.escape_debug())
+    }
+}
+
+/// Integers as integers, decimals without trailing zeros: one representation a value.
+pub fn canonical_number(value: Value) -> Value {
+    match value {
+        Value::Decimal(d) => {
+            let d = d.normalize();
+            match i64::try_from(d) {
+                Ok(n) if d.scale() == 0 => Value::Int(n),
+                _ => Value::Decimal(d),
+            }
+        }
+        other => other,
     }
 }
 

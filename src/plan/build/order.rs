@@ -1,0 +1,211 @@
+//! Whether the rows of a table depend on the order in which partitions happen to be read.
+//!
+//! Events of one partition come in order; events of two come in any. So every pair of handlers that meets in a row has
+//! to commute there, unless the two take their events for the row from one partition: one source of one topic, and keys
+//! that contain what the source is `ordered_by`. What can be shown to commute is proved; the rest is named, with the
+//! handlers and the reason. The rules are those of conflict-free replicated data types
+//! (<https://inria.hal.science/inria-00555588>): sums, extremes, last-writer-wins by version, an end for good.
+
+use super::Build;
+use crate::plan::expr::{DATA, Expr as Compiled, KEY, Node};
+use crate::plan::{Effect, Existence, Fold, Handler, Source, Table, Topics};
+use crate::spec::{self, Name};
+
+/// Two handlers that do not commute, and what they disagree on.
+struct Conflict {
+    what: String,
+    lines: (usize, usize),
+}
+
+struct Meeting<'m> {
+    sources: &'m [Source],
+    table: &'m Table,
+    /// The source of each handler.
+    of: Vec<usize>,
+}
+
+impl Build<'_> {
+    pub(super) fn check_order(&self, name: &Name, written: &spec::Table, plan: &mut Table, sources: &[Source]) {
+        let of = plan.handlers.iter().map(|handler| handler.source).collect();
+        let meeting = Meeting { sources, table: plan, of };
+        let conflicts = meeting.conflicts();
+        let help = meeting.help();
+        plan.order_free = conflicts.is_empty();
+        let Some(first) = conflicts.first() else { return };
+        const SHOWN: usize = 3;
+        let mut reasons: Vec<String> = conflicts.iter().take(SHOWN).map(Conflict::to_string).collect();
+        if conflicts.len() > SHOWN {
+            reasons.push(format!("and {} more", conflicts.len() - SHOWN));
+        }
+        let patterns = written.handlers.values().flat_map(|types| types.keys());
+        let place = patterns.map(|pattern| &pattern.span).find(|span| self.line(span) == first.lines.0);
+        let message = format!(
+            "the rows of `{}` depend on the order in which partitions are read: {}",
+            name.value,
+            reasons.join("; ")
+        );
+        self.sink.warning("order-dependent", place.unwrap_or(&name.span), message, Some(help));
+    }
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.lines {
+            (a, b) if a == b => write!(f, "{} (two events of line {a})", self.what),
+            (a, b) => write!(f, "{} (lines {a} and {b})", self.what),
+        }
+    }
+}
+
+impl Meeting<'_> {
+    fn conflicts(&self) -> Vec<Conflict> {
+        let mut found: Vec<Conflict> = Vec::new();
+        let handlers = &self.table.handlers;
+        let pairs = (0..handlers.len()).flat_map(|a| (a..handlers.len()).map(move |b| (a, b)));
+        for (a, b) in pairs.filter(|(a, b)| !self.in_order(*a, *b)) {
+            let lines = (handlers[a].line, handlers[b].line);
+            for what in self.disagreements(a, b) {
+                if !found.iter().any(|known| known.what == what) {
+                    found.push(Conflict { what, lines });
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a row's events of both handlers come from one partition.
+    fn in_order(&self, a: usize, b: usize) -> bool {
+        let source = &self.sources[self.of[a]];
+        if self.of[a] != self.of[b] || matches!(source.topics, Topics::Matching(_)) {
+            return false;
+        }
+        let inherits = |id: usize| {
+            self.table.handlers[id].key.iter().any(|part| match &source.ordered_by {
+                Some(field) => same(part, field),
+                None => part.text.trim() == "record.key",
+            })
+        };
+        inherits(a) && inherits(b)
+    }
+
+    fn disagreements(&self, a: usize, b: usize) -> Vec<String> {
+        let (one, other) = (&self.table.handlers[a], &self.table.handlers[b]);
+        let mut found = Vec::new();
+        if [one, other].iter().any(|handler| handler.existence == Existence::EndsForGood) {
+            return found;
+        }
+        if self.table.expire.is_some() {
+            found.push("rows expire by the time of each partition".into());
+        }
+        let begins_and_ends = one.presence.begun & other.presence.ended | one.presence.ended & other.presence.begun;
+        if begins_and_ends != 0 {
+            found.push("the row is begun and ended without a version".into());
+        }
+        for (reader, writer) in [(one, other), (other, one)] {
+            for column in reader.reads() {
+                if writer.effects.iter().any(|effect| effect.column == column) {
+                    let name = &self.table.columns[usize::from(column)].name;
+                    found.push(format!("`row.{name}` is read, and changed by other events"));
+                }
+            }
+        }
+        for effect in &one.effects {
+            let same_column = |other: &&Effect| other.column == effect.column;
+            let Some(theirs) = other.effects.iter().find(same_column) else { continue };
+            if let Some(what) = self.clash((one, effect), (other, theirs)) {
+                found.push(what);
+            }
+        }
+        found
+    }
+
+    /// Why two effects on one column do not commute.
+    fn clash(&self, (one, a): (&Handler, &Effect), (other, b): (&Handler, &Effect)) -> Option<String> {
+        if !one.version.is_empty() && !other.version.is_empty() {
+            return None;
+        }
+        let column = &self.table.columns[usize::from(a.column)];
+        let name = &column.name;
+        let limited = column.shape.records.as_ref().is_some_and(|records| records.limit.is_some());
+        match (a.fold, b.fold) {
+            (Fold::Add, Fold::Add) | (Fold::Max, Fold::Max) | (Fold::Min, Fold::Min) => None,
+            (Fold::Push, Fold::Push) if limited => None,
+            (Fold::Push | Fold::Remove, Fold::Push | Fold::Remove) => {
+                Some(format!("of two records of `{name}` with one id the later stands"))
+            }
+            (x, y) if x.sets() && y.sets() && constant(a).is_some() && constant(a) == constant(b) => None,
+            (x, y) if x.sets() && y.sets() => Some(format!("`{name}` is set, and the later stands")),
+            (Fold::Merge, Fold::Merge) => Some(format!("`{name}` is merged into, and the later stands")),
+            _ => Some(format!("`{name}` is set, and folded into before or after")),
+        }
+    }
+
+    fn help(&self) -> String {
+        let mut fed: Vec<usize> = self.of.clone();
+        fed.sort_unstable();
+        fed.dedup();
+        if let [only] = fed[..] {
+            let source = &self.sources[only];
+            let parts = self.table.handlers.iter().flat_map(|handler| &handler.key);
+            let key = parts.into_iter().find(|part| matches!(part.node, Node::Path { scope: DATA | KEY, .. }));
+            if let (None, Some(key)) = (&source.ordered_by, key) {
+                return format!(
+                    "if the producer keeps these in one partition, say so in the source `{}`: `ordered_by: {}`; else use `latest`",
+                    source.name, key.text
+                );
+            }
+        }
+        "`latest` makes the newest win whatever came first; sums, max and min need no order; a column of its own for each \
+         source keeps them apart"
+            .into()
+    }
+}
+
+/// Whether two expressions are written alike; `data.id` and `data['id']` read the same slot.
+fn same(a: &Compiled, b: &Compiled) -> bool {
+    match (&a.node, &b.node) {
+        (Node::Path { scope: s, slot: x, .. }, Node::Path { scope: t, slot: y, .. }) => s == t && x == y,
+        _ => a.text.trim() == b.text.trim(),
+    }
+}
+
+fn constant(effect: &Effect) -> Option<&crate::value::Value> {
+    match &effect.expr.node {
+        Node::Const(value) => Some(value),
+        _ => None,
+    }
+}
+
+impl Handler {
+    /// The columns of the row that the handler reads.
+    pub(crate) fn reads(&self) -> Vec<u16> {
+        let conditions = self.when.iter().chain(self.require.iter().map(|(_, condition)| condition));
+        let mut columns = Vec::new();
+        for expr in conditions.chain(self.effects.iter().map(|effect| &effect.expr)) {
+            expr.node.row_columns(&mut columns);
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+}
+
+/// Whether a second delivery of any event of the source, however late, changes nothing in this table.
+pub(super) fn stands_repeats(table: &Table, source: usize) -> bool {
+    let of_source = || table.handlers.iter().filter(|handler| handler.source == source);
+    let ends = of_source().any(|handler| handler.presence.ended != 0 && handler.existence == Existence::Ends);
+    of_source().all(|handler| {
+        let harmless = |effect: &Effect| match effect.fold {
+            Fold::Max | Fold::Min => true,
+            Fold::Push => {
+                let records = &table.columns[usize::from(effect.column)].shape.records;
+                records.as_ref().is_some_and(|records| records.limit.is_some())
+            }
+            Fold::Add | Fold::Remove => false,
+            _ => !handler.version.is_empty(),
+        };
+        let presence = handler.presence.begun == 0 || !ends;
+        handler.existence == Existence::EndsForGood
+            || (!handler.on_row && presence && handler.presence.ended == 0 && handler.effects.iter().all(harmless))
+    })
+}

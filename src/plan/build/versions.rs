@@ -1,0 +1,133 @@
+//! `latest`: which columns have versions, and which of them share one.
+
+use std::sync::Arc;
+
+use super::Build;
+use super::checks::Owners;
+use crate::patch::{ColumnShape, RecordShape};
+use crate::plan::types::{ColumnType, Scalar};
+use crate::plan::{Column, Fold, Table};
+use crate::spec;
+use crate::value::Value;
+
+/// The name of the column that says whether the source of a bit is present, under `latest`.
+pub(super) fn alive_column(bit: usize) -> Column {
+    state_column(format!("projector_alive_{bit}"), Scalar::Bool)
+}
+
+fn state_column(name: String, scalar: Scalar) -> Column {
+    Column {
+        name,
+        shape: ColumnShape::plain(ColumnType::scalar(scalar), Value::Null),
+        not_null: false,
+        hidden: true,
+        description: None,
+    }
+}
+
+impl Build<'_> {
+    /// A column is always or never under `latest`; so is a delete over it.
+    pub(super) fn check_latest(&self, table: &spec::Table, plan: &Table, owners: &Owners) {
+        for (at, column) in plan.columns.iter().enumerate() {
+            let Some((name, _)) = table.columns.iter().find(|(name, _)| name.value == column.name) else { continue };
+            let writers = || {
+                let writes = |handler: &&crate::plan::Handler| {
+                    !handler.deletes() && handler.effects.iter().any(|e| usize::from(e.column) == at)
+                };
+                owners.handlers.iter().map(|(id, _)| &plan.handlers[*id]).filter(writes)
+            };
+            let with = writers().find(|handler| !handler.version.is_empty());
+            let without = writers().find(|handler| handler.version.is_empty());
+            if let (Some(with), Some(without)) = (with, without) {
+                let message = format!(
+                    "`{}` is under `latest` on line {} and not on line {}",
+                    column.name, with.line, without.line
+                );
+                self.error("mixed-latest", &name.span, message, Some("a column is always or never under `latest`"));
+                continue;
+            }
+            for (id, source) in owners.deletes(plan) {
+                let delete = &plan.handlers[*id];
+                if !owners.of(at).contains(source) {
+                    continue;
+                }
+                if delete.version.is_empty() && with.is_some() {
+                    let message = format!(
+                        "`{}` is under `latest`, the delete on line {} is not: nobody knows which is newer",
+                        column.name, delete.line
+                    );
+                    let help = "give the delete a `latest` of its own, or make it `delete: final`";
+                    self.error("delete-without-latest", &name.span, message, Some(help));
+                } else if !delete.version.is_empty() && with.is_none() && without.is_some() {
+                    let message = format!(
+                        "the delete on line {} is under `latest`, `{}` of the same source is not",
+                        delete.line, column.name
+                    );
+                    let help = "put its handlers under `latest` too, or the column into a table of its own";
+                    self.error("mixed-latest", &name.span, message, Some(help));
+                }
+            }
+        }
+    }
+
+    /// Gives each column under `latest` its version slot. Columns that the same handlers always write together share one.
+    pub(super) fn version_slots(&self, plan: &mut Table) {
+        let mut known: Vec<Vec<usize>> = Vec::new();
+        for at in 0..plan.columns.len() {
+            let writes = |(id, handler): (usize, &crate::plan::Handler)| {
+                let effect = handler.effects.iter().find(|effect| usize::from(effect.column) == at)?;
+                (!handler.version.is_empty()).then_some((id, effect.fold))
+            };
+            let writers: Vec<(usize, Fold)> = plan.handlers.iter().enumerate().filter_map(writes).collect();
+            if writers.is_empty() {
+                continue;
+            }
+            if writers.iter().any(|(_, fold)| *fold == Fold::Merge) {
+                let members = state_column(format!("projector_members_{at}"), Scalar::Jsonb);
+                plan.columns[at].shape.members = Some(plan.columns.len() as u16);
+                plan.columns.push(members);
+                continue;
+            }
+            let always = writers.iter().all(|(_, fold)| *fold == Fold::Set);
+            let ids: Vec<usize> = writers.into_iter().map(|(id, _)| id).collect();
+            let shared = always.then(|| known.iter().position(|other| *other == ids)).flatten();
+            let slot = shared.unwrap_or(known.len());
+            if shared.is_none() {
+                // What is not always written is never found again.
+                known.push(if always { ids } else { Vec::new() });
+            }
+            plan.columns[at].shape.version = Some(slot as u16);
+        }
+        plan.version_slots = known.len() as u16;
+    }
+
+    /// How the records of a column are told apart; all that push to it say the same.
+    pub(super) fn record_shape(&self, name: &spec::Name, push: &spec::Push, column: &mut Column) {
+        let known = |field: &spec::Name| push.of.contains_key(field);
+        for field in push.by.iter().chain([&push.id]).filter(|field| !field.is_empty() && !known(field)) {
+            let message = format!("the record has no field `{}`", field.value);
+            let help = crate::spec::diagnostic::suggest(field, push.of.keys().map(|name| name.as_str()));
+            self.error("unknown-column", &field.span, message, help.as_deref());
+        }
+        if push.id.is_empty() {
+            let help = "id: the name of the field that tells records apart";
+            self.error("no-record-id", &name.span, "the records have no id", Some(help));
+        }
+        if let Some(limit) = push.limit.as_ref().filter(|limit| limit.value == 0) {
+            self.error("wrong-value", &limit.span, "a limit of 0 keeps nothing", None);
+        }
+        let shape = RecordShape {
+            id: push.id.value.clone(),
+            by: push.by.iter().map(|field| field.value.clone()).collect(),
+            limit: push.limit.as_ref().map(|limit| limit.value),
+        };
+        match &column.shape.records {
+            Some(other) if **other != shape => {
+                let message = format!("`{}` is pushed to in two ways", name.value);
+                let help = "every push to a column has the same `id`, `by` and `limit`";
+                self.error("mixed-push", &name.span, message, Some(help));
+            }
+            _ => column.shape.records = Some(Arc::new(shape)),
+        }
+    }
+}
