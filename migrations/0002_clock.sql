@@ -5,8 +5,10 @@ ALTER TABLE projector.checkpoints ADD COLUMN clock bigint;
 -- Views that the SQL file beside a projection made, so that they can be made anew.
 CREATE TABLE projector.companions (
     generation_id bigint NOT NULL REFERENCES projector.generations ON DELETE CASCADE,
-    view          text   NOT NULL,
-    PRIMARY KEY (generation_id, view)
+    -- In the order in which they were made: a later one may stand on an earlier one.
+    position      integer NOT NULL,
+    view          text    NOT NULL,
+    PRIMARY KEY (generation_id, position)
 );
 
 -- Event types that no table handles, counted.

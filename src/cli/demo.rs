@@ -65,7 +65,8 @@ async fn on(
     apply::apply_all(&pool, &plans, &[], &settings).await.map_err(Failure::failed)?;
     let generations = catalog::live_generations(&pool, &plans).await.map_err(Failure::failed)?;
 
-    let sent = kafka.play(&story::day()).map_err(Failure::failed)?;
+    let now = jiff::Timestamp::now().as_second();
+    let sent = kafka.play(&story::day(now)).map_err(Failure::failed)?;
     let events: i64 = sent.values().sum();
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
@@ -174,7 +175,8 @@ fn print_queries(listener: &tokio::net::TcpListener) {
     for query in [
         "sales_by_hour?order=revenue.desc&limit=3",
         "sales_by_product_day?select=product_name,quantity,revenue&order=revenue.desc",
-        "customer_directory?city=eq.Lisbon&tier=in.(silver,gold)&limit=3",
+        "order_saga?select=order_id,outcome,payment_state,stock_state,flags&outcome=eq.compensating&limit=3",
+        "account_running_balance?account_id=eq.a007&order=booked_at.desc&limit=3",
     ] {
         println!("  curl 'http://{address}/{query}'");
     }

@@ -102,9 +102,14 @@ fn to_json(projection: &ProjectionStatus, ends: &Ends) -> serde_json::Value {
         })
     });
     let truncated: HashMap<&str, &str> = projection.truncated.iter().map(|(t, r)| (t.as_str(), r.as_str())).collect();
+    let unhandled: Vec<_> = projection
+        .unhandled
+        .iter()
+        .map(|(source, type_, events)| json!({ "source": source, "type": type_, "events": events }))
+        .collect();
     json!({
         "projection": projection.projection, "generation": projection.generation, "state": state(projection, ends),
-        "error": error, "accepted_truncation": truncated, "partitions": partitions,
+        "error": error, "accepted_truncation": truncated, "unhandled": unhandled, "partitions": partitions,
     })
 }
 
@@ -138,6 +143,12 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
         if let Some(halt) = &projection.halt {
             let place = halt.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
             println!("{} stands still{place}: {} [{}]", projection.projection, halt.message, halt.code);
+        }
+        for (source, type_, events) in &projection.unhandled {
+            println!(
+                "{}: no table handles {type_} of {source} ({events} events); `ignore: reason` says that it is meant",
+                projection.projection
+            );
         }
         for (topic, reason) in &projection.truncated {
             println!("{} reads {topic} though its early history is gone: {reason}", projection.projection);

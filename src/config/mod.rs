@@ -82,6 +82,8 @@ pub struct Fold {
     pub catch_up_s: u64,
     /// A lane with more than this many events before it is far behind.
     pub far_behind: i64,
+    /// Every so many seconds expired rows are swept.
+    pub sweep_s: u64,
     /// Megabytes of messages that a lane fetches ahead.
     pub fetch_mb: usize,
 }
@@ -154,7 +156,7 @@ impl Default for Serve {
 
 impl Default for Fold {
     fn default() -> Fold {
-        Fold { lanes: 2, memory_mb: 64, catch_up_s: 10, far_behind: 20_000, fetch_mb: 16 }
+        Fold { lanes: 2, memory_mb: 64, catch_up_s: 10, far_behind: 20_000, sweep_s: 60, fetch_mb: 16 }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
 use crate::store::StoreError;
 use crate::store::commit::checkpoints;
 use crate::store::partitions::Halt;
+use crate::store::sweep::sweep;
 
 /// A partition that the lane owns.
 #[derive(Debug, Clone)]
@@ -115,6 +116,7 @@ pub struct Lane {
     topics: Vec<String>,
     topics_checked: Instant,
     waits_checked: Instant,
+    swept: Instant,
     reported: Instant,
     rate: Rate,
     outage: Outage,
@@ -146,6 +148,7 @@ impl Lane {
             topics: Vec::new(),
             topics_checked: now,
             waits_checked: now,
+            swept: now,
             reported: now,
             rate: Rate::default(),
             outage: Outage::default(),
@@ -179,6 +182,9 @@ impl Lane {
             if self.waits_checked.elapsed() > WAITS_EVERY {
                 self.end_waits()?;
             }
+            if self.swept.elapsed() > Duration::from_secs(self.running.settings.fold.sweep_s) {
+                self.sweep();
+            }
             let wait = self.patience();
             let fetched = self.fetch(wait)?;
             self.follow_ends(fetched);
@@ -186,6 +192,23 @@ impl Lane {
                 self.seal()?;
             }
         }
+    }
+
+    /// Lets expired rows go, beside the folding.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        if self.running.plan.tables.iter().all(|table| table.expire.is_none()) {
+            return;
+        }
+        let running = self.running.clone();
+        self.runtime.spawn(async move {
+            match sweep(&running.pool, &running.plan, &running.generation).await {
+                Ok(0) => {}
+                Ok(rows) => tracing::debug!("{}: {rows} expired rows swept", running.plan.name),
+                // The next sweep takes them; when Postgres is away the lane says so.
+                Err(error) => tracing::debug!("{}: not swept: {error}", running.plan.name),
+            }
+        });
     }
 
     /// Subscribes to the topics there are. Patterns are matched here, because librdkafka's own know no captures.

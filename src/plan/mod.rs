@@ -29,6 +29,8 @@ pub struct Plan {
     pub path: String,
     pub sources: Vec<Source>,
     pub tables: Vec<Table>,
+    /// SQL views on top of the served tables.
+    pub sql: Option<String>,
     /// The definition without comments and layout, as JSON.
     pub definition: String,
     /// SHA-256 of `definition`, hexadecimal.

@@ -13,11 +13,13 @@ use serde_json::json;
 pub struct SourceFile {
     pub path: String,
     pub text: String,
+    /// Of a projection, the SQL file beside it.
+    pub sql: Option<String>,
 }
 
 impl SourceFile {
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Arc<SourceFile> {
-        Arc::new(SourceFile { path: path.into(), text: text.into() })
+        Arc::new(SourceFile { path: path.into(), text: text.into(), sql: None })
     }
 
     /// Line and column of a byte offset, both counted from 1, the column in characters.

@@ -323,7 +323,8 @@ pub fn read<T: for<'de> Deserialize<'de>>(sink: &Sink) -> Option<T> {
     }
 }
 
-/// The projection files of a folder, in the order of their names. Test files are left out.
+/// The projection files of a folder, in the order of their names, each with the SQL file beside it. Test files are left
+/// out.
 ///
 /// # Errors
 /// The path and the reason, when the folder or a file in it cannot be read.
@@ -350,7 +351,12 @@ pub fn projection_files(path: &std::path::Path) -> Result<Vec<Arc<SourceFile>>, 
         .into_iter()
         .map(|path| {
             let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
-            Ok(SourceFile::new(path.display().to_string(), text))
+            let beside = path.with_extension("sql");
+            let sql = match beside.exists() {
+                true => Some(std::fs::read_to_string(&beside).map_err(unreadable(&beside))?),
+                false => None,
+            };
+            Ok(Arc::new(SourceFile { path: path.display().to_string(), text, sql }))
         })
         .collect()
 }

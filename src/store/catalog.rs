@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, PgPool, Row, SqlSafeStr};
 
 use super::commit::Generation;
+use super::companion;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{create_statements, schema_name, view_statements};
@@ -151,15 +152,15 @@ async fn apply_one(
     .bind(PROGRAM_VERSION)
     .fetch_one(&mut *connection)
     .await?;
-    sqlx::query(
+    let generation: i64 = sqlx::query_scalar(
         "INSERT INTO projector.generations (projection, number, definition_id, semantics_version, state)
-         VALUES ($1, $2, $3, $4, 'live')",
+         VALUES ($1, $2, $3, $4, 'live') RETURNING id",
     )
     .bind(&plan.name)
     .bind(number)
     .bind(definition)
     .bind(SEMANTICS_VERSION)
-    .execute(&mut *connection)
+    .fetch_one(&mut *connection)
     .await?;
     let schema = schema_name(&plan.name, number);
     let mut statements = create_statements(plan, &schema);
@@ -169,6 +170,7 @@ async fn apply_one(
     for statement in statements {
         connection.execute(vouched(statement)).await?;
     }
+    companion::make(connection, plan, generation, served_schema).await?;
     Ok(Ok(if digests.is_empty() { Applied::Created } else { Applied::Recreated }))
 }
 
@@ -190,7 +192,8 @@ async fn drop_live(connection: &mut PgConnection, plan: &Plan, served_schema: &s
             .bind(id)
             .execute(&mut *connection)
             .await?;
-        for table in ["checkpoints", "topics", "halts"] {
+        companion::drop_made(connection, id, served_schema).await?;
+        for table in ["checkpoints", "topics", "halts", "unhandled"] {
             let delete = format!("DELETE FROM projector.{table} WHERE generation_id = $1");
             sqlx::query(vouched(delete)).bind(id).execute(&mut *connection).await?;
         }

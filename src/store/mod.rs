@@ -3,6 +3,7 @@
 pub mod bind;
 pub mod catalog;
 pub mod commit;
+mod companion;
 pub mod connect;
 pub mod error;
 mod locked;
@@ -12,6 +13,7 @@ mod row_sql;
 mod seen;
 pub mod sql;
 pub mod status;
+pub mod sweep;
 pub mod tables;
 pub mod write;
 

@@ -15,6 +15,8 @@ pub struct ProjectionStatus {
     pub partitions: Vec<PartitionStatus>,
     /// Topics that are read although their early history is gone, with the reason given.
     pub truncated: Vec<(String, String)>,
+    /// Source, type and number of the events that no table handles.
+    pub unhandled: Vec<(String, String, i64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +65,7 @@ pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreEr
             halt,
             partitions: partitions(pool, id).await?,
             truncated: truncated(pool, id).await?,
+            unhandled: unhandled(pool, id).await?,
         });
     }
     Ok(projections)
@@ -99,4 +102,14 @@ async fn truncated(pool: &PgPool, generation: i64) -> Result<Vec<(String, String
             .fetch_all(pool)
             .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+async fn unhandled(pool: &PgPool, generation: i64) -> Result<Vec<(String, String, i64)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT source, type, events FROM projector.unhandled WHERE generation_id = $1 ORDER BY source, events DESC, type",
+    )
+    .bind(generation)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }

@@ -80,6 +80,10 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
     for table in &plan.tables {
         statements.push(create_table(schema, table));
         statements.extend(search_indexes(schema, table));
+        if let Some(expire) = table.expire {
+            let column = ident(&table.columns[usize::from(expire)].name);
+            statements.push(format!("CREATE INDEX ON {} ({column})", table_name(schema, table)));
+        }
         for index in &table.indexes {
             let columns: Vec<String> = index.iter().map(|column| ident(column)).collect();
             statements.push(format!("CREATE INDEX ON {} ({})", table_name(schema, table), columns.join(", ")));

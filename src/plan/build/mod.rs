@@ -147,13 +147,15 @@ impl Build<'_> {
         let tables = self.tables(projection, &mut sources);
         self.repeats(projection, &tables, &mut sources);
         self.unused_sources(projection, &sources);
-        let definition = definition(projection);
+        let sql = self.sink.file.sql.clone();
+        let definition = definition(projection, sql.as_deref());
         Plan {
             name: projection.projection.value.clone(),
             description: projection.description.clone(),
             path: self.sink.file.path.clone(),
             sources,
             tables,
+            sql,
             digest: hex::encode(Sha256::digest(definition.as_bytes())),
             definition,
         }
@@ -182,7 +184,7 @@ impl Build<'_> {
 }
 
 /// The definition as JSON without what is absent or empty, so that new words of the language change no digest.
-fn definition(projection: &Projection) -> String {
+fn definition(projection: &Projection, sql: Option<&str>) -> String {
     fn is_nothing(value: &serde_json::Value) -> bool {
         match value {
             serde_json::Value::Null | serde_json::Value::Bool(false) => true,
@@ -203,6 +205,9 @@ fn definition(projection: &Projection) -> String {
     }
     let mut value = serde_json::to_value(projection).expect("a definition is always JSON");
     strip(&mut value);
+    if let (Some(sql), Some(entries)) = (sql, value.as_object_mut()) {
+        entries.insert("sql".into(), sql.into());
+    }
     value.to_string()
 }
 

@@ -1,0 +1,73 @@
+//! Sweeping rows that have expired.
+//!
+//! A row has expired when its partition's own time has passed it; every later event of it finds an empty row anyway. So
+//! rows that the slowest partition has passed can go, whenever, and nothing that is ever read depends on it.
+
+use sqlx::{PgPool, Row};
+
+use super::commit::Generation;
+use super::error::StoreError;
+use super::sql::{ident, vouched};
+use super::tables::{PRESENCE, table_name};
+use crate::patch::FINAL;
+use crate::plan::{Plan, Table};
+
+/// Deletes expired rows, in small transactions. Returns how many.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn sweep(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<u64, StoreError> {
+    let mut swept = 0;
+    for table in plan.tables.iter().filter(|table| table.expire.is_some()) {
+        if let Some(passed) = passed_by_all(pool, plan, generation, table).await? {
+            swept += sweep_table(pool, generation, table, passed).await?;
+        }
+    }
+    Ok(swept)
+}
+
+/// The time that every partition which feeds the table has passed. Partitions without events have no rows.
+async fn passed_by_all(
+    pool: &PgPool,
+    plan: &Plan,
+    generation: &Generation,
+    table: &Table,
+) -> Result<Option<i64>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT topic, min(clock) FROM projector.checkpoints
+         WHERE generation_id = $1 AND clock IS NOT NULL GROUP BY topic",
+    )
+    .bind(generation.id)
+    .fetch_all(pool)
+    .await?;
+    let feeds = |topic: &str| table.handlers.iter().any(|handler| plan.sources[handler.source].topics.matches(topic));
+    let mut least = None;
+    for row in &rows {
+        let (topic, clock): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        if feeds(&topic) {
+            least = Some(least.map_or(clock, |least: i64| least.min(clock)));
+        }
+    }
+    Ok(least)
+}
+
+async fn sweep_table(pool: &PgPool, generation: &Generation, table: &Table, passed: i64) -> Result<u64, StoreError> {
+    const AT_ONCE: u64 = 1_000;
+    let Some(expire) = table.expire else { return Ok(0) };
+    let name = table_name(&generation.schema, table);
+    let column = ident(&table.columns[usize::from(expire)].name);
+    let open = if table.has_finals() { format!(" AND {PRESENCE} & {FINAL} = 0") } else { String::new() };
+    let sql = format!(
+        "DELETE FROM {name} WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM {name} WHERE {column} <= to_timestamp($1::numeric / 1000000){open}
+             LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED))"
+    );
+    let mut swept = 0;
+    loop {
+        let gone = sqlx::query(vouched(sql.clone())).bind(passed).execute(pool).await?.rows_affected();
+        swept += gone;
+        if gone < AT_ONCE {
+            return Ok(swept);
+        }
+    }
+}
