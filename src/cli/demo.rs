@@ -61,6 +61,8 @@ async fn on(
     println!("Kafka      in this process, on {}", kafka.brokers());
     let mut settings = Settings { shutdown_s: 2, ..Settings::default() };
     settings.kafka.brokers = kafka.brokers();
+    // A second member of each group would cost a rebalance, which the in-process cluster takes seconds over.
+    settings.fold.lanes = 1;
     let pool = connect::pool(postgres.options.clone(), settings.postgres.max_connections, 60_000, false);
     apply::apply_all(&pool, &plans, &[], &settings).await.map_err(Failure::failed)?;
     let generations = catalog::live_generations(&pool, &plans).await.map_err(Failure::failed)?;
