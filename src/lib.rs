@@ -1,6 +1,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod decode;
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod proof;
 pub mod query;
+pub mod sample;
 pub mod seen;
 pub mod serve;
 pub mod source;

@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("query", &[]),
     ("proof", &[]),
     ("spec", &[]),
+    ("codes", &[]),
     ("config", &[]),
     ("json_paths", &[]),
     ("checkpoint", &[]),
@@ -19,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("batch", &["checkpoint", "fold", "patch", "plan", "proof", "seen", "value"]),
     ("decode", &["event", "json_paths", "plan", "spec", "value"]),
     ("fold", &["batch", "event", "json_paths", "patch", "plan", "value", "version"]),
+    ("sample", &["value"]),
     ("seen", &["checkpoint", "fold"]),
     ("intake", &["checkpoint", "decode", "event", "fold", "plan", "seen"]),
     (
@@ -63,7 +65,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["batch", "checkpoint", "config", "event", "fold", "intake", "plan", "proof", "seen", "source", "store"],
     ),
     ("demo", &["plan"]),
-    ("cli", &["checkpoint", "config", "demo", "golden", "pipeline", "plan", "serve", "source", "spec", "store"]),
+    (
+        "cli",
+        &["checkpoint", "config", "demo", "golden", "pipeline", "plan", "sample", "serve", "source", "spec", "store"],
+    ),
 ];
 
 /// What only one module may name: broker types, SQL, HTTP.

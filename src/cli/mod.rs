@@ -2,6 +2,8 @@
 
 mod apply;
 mod demo;
+mod dev;
+mod new;
 mod run;
 mod status;
 mod test;
@@ -63,6 +65,10 @@ enum Verb {
         #[arg(long)]
         schema: bool,
     },
+    /// Look at a sample of a topic and write a projection and its first golden test to start from.
+    New(new::Options),
+    /// Watch projection files; validate and test them on every save.
+    Dev(dev::Options),
     /// Run the golden tests beside projection files, without any service.
     Test(test::Options),
     /// Record the projection files in the catalog and create their tables and views.
@@ -133,6 +139,8 @@ pub fn main() -> ExitCode {
         Verb::Run { common, apply } => run::run(&common, apply),
         Verb::Demo { once, projections, listen } => demo::demo(once, &projections, &listen),
         Verb::Validate { path, format, schema } => validate::validate(&path, format, schema),
+        Verb::New(options) => new::new(&options),
+        Verb::Dev(options) => dev::dev(&options),
         Verb::Test(options) => test::test(&options),
         Verb::Apply { common, recreate } => apply::apply(&common, &recreate),
         Verb::Status { common, format } => status::status(&common, format),

@@ -12,7 +12,8 @@ use crate::decode::decode;
 use crate::event::Record;
 use crate::plan::expr::Env;
 use crate::plan::types::ColumnType;
-use crate::plan::{Plan, Table, Topics};
+use crate::plan::{Plan, Source, Table, Topics};
+use crate::sample::Message;
 use crate::spec::diagnostic::{Sink, suggest};
 use crate::spec::{Format, Literal, Located, Name, Named};
 use crate::value::json::json_value;
@@ -178,6 +179,55 @@ pub fn encode(plan: &Plan, case: &Case, sink: &Sink) -> Vec<Encoded> {
         if event.partition < 0 {
             event.partition = event.chosen_partition(plan);
         }
+        let end = ends.entry(event.partition()).or_default();
+        event.offset = *end;
+        *end += 1;
+        encoded.push(event);
+    }
+    encoded
+}
+
+/// Messages of a file as those of a topic. Those that no source takes are left out.
+pub fn encode_messages(plan: &Plan, messages: &[Message]) -> Vec<Encoded> {
+    let mut encoded: Vec<Encoded> = Vec::new();
+    let mut ends: HashMap<Partition, i64> = HashMap::new();
+    for message in messages {
+        let of_topic = |source: &Source| message.topic.as_ref().is_none_or(|topic| source.topics.matches(topic));
+        let as_source = |index: usize| {
+            let named = match &plan.sources[index].topics {
+                Topics::Named(name) => name.clone(),
+                Topics::Matching(_) => String::new(),
+            };
+            Encoded {
+                source: index,
+                topic: message.topic.clone().unwrap_or(named),
+                partition: 0,
+                offset: 0,
+                time: encoded.last().map_or(BEGINNING, |before| before.time + 1_000_000),
+                key: message.key.as_ref().map(|key| key.clone().into_bytes()),
+                payload: Some(message.payload.clone().into_bytes()),
+                headers: message.headers.clone(),
+                line: message.line,
+            }
+        };
+        let knows = |event: &Encoded| {
+            let source = &plan.sources[event.source];
+            match decode(source, &event.record(), None) {
+                Ok(events) => events.iter().any(|event| source.routes.knows(&event.type_)),
+                Err(_) => false,
+            }
+        };
+        let candidates: Vec<Encoded> =
+            (0..plan.sources.len()).filter(|index| of_topic(&plan.sources[*index])).map(as_source).collect();
+        let at = candidates.iter().position(knows).unwrap_or(0);
+        let Some(mut event) = candidates.into_iter().nth(at) else { continue };
+        let own_time = |event: &Encoded| {
+            let record = event.record();
+            let events = decode(&plan.sources[event.source], &record, None).ok()?;
+            events.first().and_then(|event| event.time)
+        };
+        event.time = own_time(&event).unwrap_or(event.time);
+        event.partition = event.chosen_partition(plan);
         let end = ends.entry(event.partition()).or_default();
         event.offset = *end;
         *end += 1;

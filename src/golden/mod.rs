@@ -17,6 +17,7 @@ pub use model::Model;
 pub use ways::Way;
 
 use crate::plan::{Plan, Table};
+use crate::sample::Message;
 use crate::spec;
 use crate::spec::diagnostic::{Diagnostic, Sink, SourceFile};
 use crate::value::{Value, parse_time};
@@ -63,18 +64,12 @@ pub enum Trouble {
 /// A served table and its rows, each as a line of YAML.
 pub type MadeRows = (String, Vec<String>);
 
-/// The rows that the events of a file's first case make.
+/// The rows that messages make. A message that says no topic goes to the first source that knows its type.
 ///
 /// # Errors
-/// What is wrong with the file or the events.
-pub fn rows(plan: &Plan, file: &Arc<SourceFile>) -> Result<Vec<MadeRows>, Trouble> {
-    let sink = Sink::new(file.clone());
-    let tests: Option<TestFile> = spec::read(&sink);
-    let case = tests.and_then(|tests| tests.cases.into_iter().next()).unwrap_or_default();
-    let events = case::encode(plan, &case, &sink);
-    if sink.has_errors() {
-        return Err(Trouble::File(sink.into_diagnostics()));
-    }
+/// Which message cannot be applied, and why.
+pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Vec<MadeRows>, Trouble> {
+    let events = case::encode_messages(plan, messages);
     let now = events.iter().map(|event| event.time).max().unwrap_or(0);
     let model = ways::take(plan, &events, Way::Straight).map_err(Trouble::Event)?;
     let served = plan.tables.iter().enumerate().filter(|(_, table)| table.served);

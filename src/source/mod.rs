@@ -2,10 +2,12 @@
 
 mod consumer;
 mod gaps;
+mod sample;
 mod topic_id;
 
 pub use consumer::{Consumer, GroupEvent, Polled, Watched, client_config};
 pub use gaps::{Begin, Gap, Offsets, begin, resume};
+pub use sample::{Sampled, sample};
 pub use topic_id::{Admin, TopicFacts};
 
 /// Kafka cannot be asked right now, or at all.

@@ -4,6 +4,7 @@
 //! is, which must find nothing, and with the promise's sabotage switch on, which must find something.
 
 mod bad_input;
+mod capabilities;
 mod endpoint;
 mod exactly_once;
 mod history;

@@ -1,0 +1,137 @@
+//! `projector dev`
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use clap::Args;
+use notify::{RecursiveMode, Watcher};
+
+use super::{Failure, Outcome, print_diagnostics, test};
+use crate::golden::{self, Trouble};
+use crate::plan::{Plan, compile_all};
+use crate::sample;
+use crate::spec::diagnostic::Severity;
+use crate::spec::projection_files;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// A projection file or a folder of them.
+    #[arg(default_value = "projections")]
+    path: PathBuf,
+    /// A file of messages, one JSON a line: the rows that they make are shown.
+    #[arg(long, value_name = "FILE.jsonl")]
+    events: Option<PathBuf>,
+    /// Look once and stop.
+    #[arg(long)]
+    once: bool,
+}
+
+pub fn dev(options: &Options) -> Outcome {
+    if options.once {
+        return if look(options) { Ok(()) } else { Err(Failure::told(super::FAILED)) };
+    }
+    // Watched before the first look, so that no save falls between the two.
+    let (watcher, saved) = watch(options)?;
+    loop {
+        if std::io::stdout().is_terminal() {
+            print!("\x1b[2J\x1b[H");
+        }
+        look(options);
+        println!("\nwatching {}; Ctrl-C ends it", options.path.display());
+        if saved.recv().is_err() {
+            break;
+        }
+        // Editors write in several steps: what comes right after belongs to the same save.
+        while saved.recv_timeout(Duration::from_millis(80)).is_ok() {}
+    }
+    drop(watcher);
+    Ok(())
+}
+
+/// Reports every save of a file that matters.
+fn watch(options: &Options) -> Result<(notify::RecommendedWatcher, Receiver<()>), Failure> {
+    let (sender, receiver) = channel();
+    let failed = |error: notify::Error| Failure::failed(format!("files cannot be watched: {error}"));
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let Ok(event) = event else { return };
+        let matters = |path: &PathBuf| {
+            path.extension().is_some_and(|ending| ["yaml", "yml", "sql", "jsonl"].iter().any(|known| ending == *known))
+        };
+        if !event.kind.is_access() && event.paths.iter().any(matters) {
+            // The receiver is gone when the program ends.
+            let _ = sender.send(());
+        }
+    })
+    .map_err(failed)?;
+    for path in [Some(&options.path), options.events.as_ref()].into_iter().flatten() {
+        // A folder is watched, because editors replace files rather than write them.
+        let folder = if path.is_dir() { path.as_path() } else { parent(path) };
+        watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+    }
+    Ok((watcher, receiver))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Validates, tests and shows rows once. False when anything is wrong.
+fn look(options: &Options) -> bool {
+    let files = match projection_files(&options.path) {
+        Ok(files) => files,
+        Err(error) => {
+            println!("{error}");
+            return false;
+        }
+    };
+    let (plans, diagnostics) = compile_all(&files);
+    print_diagnostics(&diagnostics);
+    let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+    println!("{} projections, {errors} errors, {} warnings", plans.len(), diagnostics.len() - errors);
+    let (mut passed, mut failed) = (0, 0);
+    for plan in &plans {
+        match test::run(plan, None) {
+            Ok((more_passed, more_failed)) => {
+                passed += more_passed;
+                failed += more_failed;
+            }
+            Err(failure) => {
+                println!("{}", failure.message);
+                failed += 1;
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    let shown = options.events.as_ref().is_none_or(|events| show_rows(&plans, events));
+    errors == 0 && failed == 0 && shown
+}
+
+fn show_rows(plans: &[Plan], path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let messages = match text.and_then(|text| sample::messages(&text)) {
+        Ok(messages) => messages,
+        Err(error) => {
+            println!("{}: {error}", path.display());
+            return false;
+        }
+    };
+    let mut fine = true;
+    for plan in plans {
+        match golden::rows(plan, &messages) {
+            Ok(tables) => {
+                for (table, rows) in tables {
+                    println!("\n{table}:");
+                    rows.iter().for_each(|row| println!("  {row}"));
+                }
+            }
+            Err(Trouble::File(diagnostics)) => print_diagnostics(&diagnostics),
+            Err(Trouble::Event(message)) => {
+                println!("\n{}: {message}", plan.name);
+                fine = false;
+            }
+        }
+    }
+    fine
+}
