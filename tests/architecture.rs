@@ -38,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "seen",
             "spec",
             "value",
+            "sample",
         ],
     ),
     ("source", &["checkpoint", "config", "plan"]),

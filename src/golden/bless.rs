@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::case::{self, TestFile};
 use super::ways::{self, Way};
-use super::{ExpectedRow, Runner, Trouble};
+use super::{ReadRow, Runner, Trouble};
 use crate::plan::{Plan, Table};
 use crate::spec;
 use crate::spec::diagnostic::{Sink, SourceFile};
@@ -86,7 +86,7 @@ fn indentation(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
-pub(super) fn sort(table: &Table, rows: &mut [ExpectedRow]) {
+pub(super) fn sort(table: &Table, rows: &mut [ReadRow]) {
     rows.sort_by(|a, b| {
         let parts = table.key.iter().map(|column| column.shape.type_.compare(&a[&column.name], &b[&column.name]));
         parts.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
@@ -94,7 +94,7 @@ pub(super) fn sort(table: &Table, rows: &mut [ExpectedRow]) {
 }
 
 /// A row as a line of YAML; what is at its default is left out.
-pub(super) fn row_text(table: &Table, row: &ExpectedRow) -> String {
+pub(super) fn row_text(table: &Table, row: &ReadRow) -> String {
     let default = |name: &str| {
         let column = table.columns.iter().find(|column| column.name == name);
         column.map(|column| &column.shape.default)

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::ExpectedRow;
+use super::ReadRow;
 use crate::checkpoint::Partition;
 use crate::decode::decode;
 use crate::event::Record;
@@ -257,7 +257,7 @@ fn structured(event: &Event, type_: &str, at: usize, data: Option<&str>) -> Stri
 
 /// A row as written, with every visible column: what is left out is at its default. Columns that are worked out from the
 /// row are compared where they are written.
-pub fn expected_row(table: &Table, row: &Named<Located<Literal>>, sink: &Sink) -> ExpectedRow {
+pub fn expected_row(table: &Table, row: &Named<Located<Literal>>, sink: &Sink) -> ReadRow {
     let columns = || table.key.iter().chain(table.columns.iter().filter(|column| !column.hidden));
     let generated = |name: &str| table.generated.iter().find(|column| column.name == name && !column.hidden);
     for name in row.keys().filter(|name| generated(name).is_none()) {

@@ -82,7 +82,8 @@ pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Vec<MadeRows>, Trouble>
         .collect()
 }
 
-pub(crate) type ExpectedRow = IndexMap<String, Value>;
+/// A row as readers see it: a value a column.
+pub type ReadRow = IndexMap<String, Value>;
 
 struct Runner<'r> {
     plan: &'r Plan,
@@ -180,7 +181,7 @@ impl Runner<'_> {
         }
         for (at, table) in plan.tables.iter().enumerate() {
             let Some(written) = self.case.rows.get(table.name.as_str()) else { continue };
-            let expected: Vec<ExpectedRow> = written.iter().map(|row| case::expected_row(table, row, sink)).collect();
+            let expected: Vec<ReadRow> = written.iter().map(|row| case::expected_row(table, row, sink)).collect();
             differences.extend(compare_rows(table, &expected, &model.visible_rows(plan, at, self.now())?));
         }
         for asked in &self.case.queries {
@@ -190,8 +191,8 @@ impl Runner<'_> {
     }
 }
 
-fn compare_rows(table: &Table, expected: &[ExpectedRow], found: &[ExpectedRow]) -> Vec<String> {
-    let key = |row: &ExpectedRow| {
+fn compare_rows(table: &Table, expected: &[ReadRow], found: &[ReadRow]) -> Vec<String> {
+    let key = |row: &ReadRow| {
         let parts: Vec<String> = table.key.iter().map(|column| row[&column.name].to_json_text()).collect();
         parts.join(", ")
     };
@@ -220,7 +221,7 @@ fn compare_rows(table: &Table, expected: &[ExpectedRow], found: &[ExpectedRow]) 
     differences
 }
 
-fn show(row: &ExpectedRow) -> String {
+fn show(row: &ReadRow) -> String {
     let columns: Vec<String> = row.iter().map(|(name, value)| format!("{name}: {}", value.to_json_text())).collect();
     format!("{{ {} }}", columns.join(", "))
 }

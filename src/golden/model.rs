@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ExpectedRow;
+use super::ReadRow;
 use super::case::Encoded;
 use crate::batch::{Batch, Key};
 use crate::checkpoint::Partition;
@@ -82,7 +82,7 @@ impl Model {
     ///
     /// # Errors
     /// When a column that is worked out from the row has no value.
-    pub(super) fn visible_rows(&self, plan: &Plan, table: usize, now: i64) -> Result<Vec<ExpectedRow>, String> {
+    pub fn visible_rows(&self, plan: &Plan, table: usize, now: i64) -> Result<Vec<ReadRow>, String> {
         let shape = &plan.tables[table];
         let mut rows = Vec::new();
         for (key, row) in &self.tables[table] {
@@ -111,11 +111,11 @@ fn holds(condition: &Expr, key: &Key, row: &Row) -> Result<bool, String> {
     condition.holds(&Env::row(RowView { key, values: &row.values })).map_err(|failure| failure.message)
 }
 
-fn read(table: &Table, key: &Key, row: &Row) -> Result<ExpectedRow, String> {
+fn read(table: &Table, key: &Key, row: &Row) -> Result<ReadRow, String> {
     let key_columns = table.key.iter().zip(key).map(|(column, value)| (column.name.clone(), value.clone()));
     let rest = table.columns.iter().zip(&row.values).filter(|(column, _)| !column.hidden);
     let stored = key_columns.chain(rest.map(|(column, value)| (column.name.clone(), value.clone())));
-    let mut found: ExpectedRow = stored.collect();
+    let mut found: ReadRow = stored.collect();
     for column in table.generated.iter().filter(|column| !column.hidden) {
         let value = match &column.value {
             GeneratedValue::Expr(expr) => expr

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::ExpectedRow;
+use super::ReadRow;
 use super::case::Asked;
 use super::model::Model;
 use crate::plan::types::{ColumnType, Scalar};
@@ -69,7 +69,7 @@ fn type_of<'t>(table: &'t Table, column: &str) -> Option<&'t ColumnType> {
     stored.chain(generated).find(|(name, _)| *name == column).map(|(_, type_)| type_)
 }
 
-fn answer(table: &Table, query: &Query, rows: Vec<ExpectedRow>) -> Result<Vec<ExpectedRow>, String> {
+fn answer(table: &Table, query: &Query, rows: Vec<ReadRow>) -> Result<Vec<ReadRow>, String> {
     let known = |column: &str| type_of(table, column).ok_or_else(|| format!("{} has no column `{column}`", table.name));
     let mut kept = Vec::new();
     for row in rows {
@@ -99,7 +99,7 @@ fn answer(table: &Table, query: &Query, rows: Vec<ExpectedRow>) -> Result<Vec<Ex
     })
 }
 
-fn compare_by(order: &Order, a: &ExpectedRow, b: &ExpectedRow, type_: Option<&ColumnType>) -> Ordering {
+fn compare_by(order: &Order, a: &ReadRow, b: &ReadRow, type_: Option<&ColumnType>) -> Ordering {
     let (a, b) = (&a[&order.column], &b[&order.column]);
     let nulls_first = order.nulls_first.unwrap_or(order.descending);
     match (a.is_null(), b.is_null()) {
@@ -119,7 +119,7 @@ fn compare_by(order: &Order, a: &ExpectedRow, b: &ExpectedRow, type_: Option<&Co
 }
 
 /// NULL passes no test but `is`, negated or not.
-fn passes(filter: &Filter, row: &ExpectedRow, type_: &ColumnType) -> Result<bool, String> {
+fn passes(filter: &Filter, row: &ReadRow, type_: &ColumnType) -> Result<bool, String> {
     let value = &row[&filter.column];
     let read = |text: &str| {
         let json = match type_.scalar {

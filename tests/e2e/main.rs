@@ -7,6 +7,7 @@ mod bad_input;
 mod capabilities;
 mod endpoint;
 mod exactly_once;
+mod generated;
 mod history;
 mod language;
 mod proxy;

@@ -477,7 +477,20 @@ impl Pass<'_, '_> {
             Function::Coalesce => common_kind(compiled.iter().map(|(_, kind)| *kind)),
             _ => entry.result,
         };
-        Ok((Node::Call(entry.function, compiled.into_iter().map(|(node, _)| node).collect()), kind))
+        let nodes: Vec<Node> = compiled.into_iter().map(|(node, _)| node).collect();
+        Ok((self.folded(ast, entry, nodes)?, kind))
+    }
+
+    /// A call whose arguments are all literals is worked out here and now; one that cannot be is told here and now.
+    fn folded(&self, ast: &IdedExpr, entry: &Entry, nodes: Vec<Node>) -> Result<Node, Misread> {
+        let literal = |node: &Node| if let Node::Const(value) = node { Some(value.clone()) } else { None };
+        let Some(values) = nodes.iter().map(literal).collect::<Option<Vec<Value>>>() else {
+            return Ok(Node::Call(entry.function, nodes));
+        };
+        let value = entry.function.call(&values);
+        value
+            .map(Node::Const)
+            .map_err(|message| self.wrong(ast, "wrong-arguments", message, Some(entry.signature.to_string())))
     }
 
     /// Mistakes in literal arguments are told when the file is checked, not when the first event arrives.
@@ -486,11 +499,6 @@ impl Pass<'_, '_> {
             Some((Node::Const(Value::Text(text)), _)) => Some(text.as_str()),
             _ => None,
         };
-        if let (Function::Duration, Some((Node::Const(value), _))) = (entry.function, arguments.first())
-            && let Err(message) = entry.function.call(std::slice::from_ref(value))
-        {
-            return Err(self.wrong(ast, "wrong-arguments", message, Some("for example duration('PT30M')".into())));
-        }
         let (unit, zone) = match entry.function {
             Function::Bucket => (literal(1), literal(2)),
             Function::Date => (None, literal(1)),
