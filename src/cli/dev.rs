@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
-use super::{Failure, Outcome, print_diagnostics, test};
+use super::{Failure, Outcome, count, print_diagnostics, test};
 use crate::golden::{self, Trouble};
 use crate::plan::{Plan, compile_all};
 use crate::sample;
@@ -89,7 +89,12 @@ fn look(options: &Options) -> bool {
     let (plans, diagnostics) = compile_all(&files);
     print_diagnostics(&diagnostics);
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
-    println!("{} projections, {errors} errors, {} warnings", plans.len(), diagnostics.len() - errors);
+    println!(
+        "{}, {}, {}",
+        count(plans.len(), "projection"),
+        count(errors, "error"),
+        count(diagnostics.len() - errors, "warning")
+    );
     let (mut passed, mut failed) = (0, 0);
     for plan in &plans {
         match test::run(plan, None) {

@@ -176,6 +176,11 @@ fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
     Ok(plans)
 }
 
+/// A number and what is counted.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 fn print_diagnostics(diagnostics: &[Diagnostic]) {
     let color = std::io::stderr().is_terminal();
     for diagnostic in diagnostics {

@@ -50,6 +50,11 @@ pub fn run(plan: &Plan, seed: Option<u64>) -> Result<(usize, usize), Failure> {
         }
         Ok(reports) => {
             reports.iter().for_each(|report| print(&plan.name, report));
+            // The same for every case of a projection.
+            let left_out = reports.iter().map(|report| &report.left_out).max_by_key(|ways| ways.len());
+            for (way, why) in left_out.into_iter().flatten() {
+                println!("{}: not tried {way}: {why}", plan.name);
+            }
             let failed = reports.iter().filter(|report| !report.differences.is_empty()).count();
             Ok((reports.len() - failed, failed))
         }
@@ -66,9 +71,6 @@ fn print(projection: &str, report: &Report) {
         if !ways.is_empty() {
             println!("    passed: {ways}");
         }
-    }
-    for (way, why) in &report.left_out {
-        println!("    not tried {way}: {why}");
     }
 }
 

@@ -160,7 +160,12 @@ impl Patch {
         row.present = self.presence.apply(row.present);
         for (column, change) in &self.changes {
             let at = usize::from(*column);
-            change.apply(at, row, &columns[at]).map_err(|message| Misapplied::overflow(*column, message))?;
+            change.apply(at, row, &columns[at]).map_err(|message| match change {
+                Change::Merge(_) | Change::Records(_) => {
+                    Misapplied { place: None, column: Some(*column), code: "wrong-value", message }
+                }
+                _ => Misapplied::overflow(*column, message),
+            })?;
         }
         for step in &self.tail {
             match step {

@@ -79,10 +79,27 @@ impl<'a> Recovering<'a> {
         }
     }
 
+    /// The entries without those that a flow map has split at a comma; these are told.
+    fn whole_entries(&self) -> Vec<&'a (Node, Node)> {
+        let entries = self.entries();
+        let mut kept = Vec::with_capacity(entries.len());
+        let mut swallowed = false;
+        for (at, entry) in entries.iter().enumerate() {
+            if let Some(line) = traps::split_call(entries, at) {
+                let help = Some(format!("quote it: {line}"));
+                self.sink.error("yaml-trap", &entry.1.span, "YAML splits this at the comma", help);
+                swallowed = true;
+            } else if !swallowed || !entry.1.is_null() {
+                kept.push(entry);
+            }
+        }
+        kept
+    }
+
     /// The entries whose keys are among the known ones; the others are told.
     fn known_entries(&self, known: &'static [&'static str]) -> Vec<&'a (Node, Node)> {
         let mut kept = Vec::new();
-        for entry in self.entries() {
+        for entry in self.whole_entries() {
             match &entry.0.kind {
                 Kind::Scalar { text, .. } if known.contains(&text.as_str()) => kept.push(entry),
                 Kind::Scalar { text, .. } => {
@@ -194,18 +211,7 @@ impl<'de> de::Deserializer<'de> for Recovering<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let entries = self.entries();
-        let mut kept = Vec::with_capacity(entries.len());
-        let mut swallowed = false;
-        for (at, entry) in entries.iter().enumerate() {
-            if let Some(line) = traps::split_call(entries, at) {
-                let help = Some(format!("quote the expression: {line}"));
-                self.sink.error("yaml-trap", &entry.1.span, "YAML splits this at the comma", help);
-                swallowed = true;
-            } else if !swallowed || !entry.1.is_null() {
-                kept.push(entry);
-            }
-        }
+        let kept = self.whole_entries();
         visitor.visit_map(Entries { entries: kept.into_iter(), value: None, inner: self })
     }
 

@@ -46,7 +46,7 @@ pub struct Projection {
     pub columns: Named<Short<Column>>,
     /// Short form for a projection of one table: its handlers.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub handlers: Named<Named<Many<Handler>>>,
+    pub handlers: Named<Named<Many<Located<Handler>>>>,
     /// Short form for a projection of one table: its indexes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Many<Name>>,
@@ -141,7 +141,7 @@ pub struct Table {
     /// The columns: a type, or a map.
     pub columns: Named<Short<Column>>,
     /// What events do to rows: by source, then by event type (`A`, `A | B`, `Prefix*`, `"*"`).
-    pub handlers: Named<Named<Many<Handler>>>,
+    pub handlers: Named<Named<Many<Located<Handler>>>>,
     /// Lists of columns to index.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Many<Name>>,

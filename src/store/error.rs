@@ -24,7 +24,7 @@ pub enum StoreError {
     #[error("Postgres refuses the data: {}", told(.0))]
     Data(#[source] sqlx::Error),
     /// A person has to do something.
-    #[error("{what}: {}. {cure}", told(cause))]
+    #[error("{what}: {}; {cure}", told(cause))]
     Refused {
         what: &'static str,
         cure: &'static str,

@@ -60,7 +60,7 @@ impl Build<'_> {
                 );
                 self.error("shared-sum", &name.span, message, Some("let each source add to a column of its own"));
             }
-            if sources.is_empty() && !owners.broken.contains(&column.name) {
+            if sources.is_empty() && !self.sink.has_errors() {
                 let message = format!("nothing fills the column `{}`", column.name);
                 self.sink.warning("unfilled-column", &name.span, message, None);
             }
@@ -111,8 +111,6 @@ pub(super) struct Owners {
     pub handlers: Vec<(usize, String)>,
     /// How many sources bring rows into being.
     pub creators: usize,
-    /// Columns whose only filling has a mistake that is told already.
-    pub broken: Vec<String>,
 }
 
 impl Owners {

@@ -1,7 +1,6 @@
 //! What a handler does to columns.
 
 use super::Build;
-use super::checks::Owners;
 use super::handler::HandlerScope;
 use crate::plan::expr::{Expr as Compiled, Node};
 use crate::plan::types::{ColumnType, Kind, Scalar};
@@ -15,7 +14,6 @@ impl HandlerScope<'_, '_> {
         table: &spec::Table,
         source: &str,
         plan: &mut Table,
-        owners: &mut Owners,
     ) -> Vec<Effect> {
         let mut effects: Vec<Effect> = Vec::new();
         let words: [(Fold, &Named<Expr>); 7] = [
@@ -37,10 +35,7 @@ impl HandlerScope<'_, '_> {
                     Fold::Remove => self.compile(expr),
                     _ => self.value(expr, type_, name),
                 };
-                let Some(expr) = compiled else {
-                    owners.broken.push(name.value.clone());
-                    continue;
-                };
+                let Some(expr) = compiled else { continue };
                 effects.push(Effect { column, fold, expr, record: Vec::new(), line: self.build.line(&name.span) });
             }
         }

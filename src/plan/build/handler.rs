@@ -12,7 +12,7 @@ use crate::plan::expr::{Compiler, Expr as Compiled, Node, RowColumn};
 use crate::plan::types::{ColumnType, Kind};
 use crate::plan::{Column, Effect, Existence, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
 use crate::spec::diagnostic::suggest;
-use crate::spec::{self, Expr, Name};
+use crate::spec::{self, Expr, Located, Name};
 use crate::value::Value;
 
 /// Every bit of presence but the one of an end for good.
@@ -54,7 +54,7 @@ impl Build<'_> {
                 self.error("unknown-source", &source_name.span, message, help.as_deref());
                 continue;
             };
-            let deletes_by_version = |handler: &&spec::Handler| ends(handler) && !handler.latest.is_nothing();
+            let deletes_by_version = |handler: &&Located<spec::Handler>| ends(handler) && !handler.latest.is_nothing();
             let alive = types.values().flat_map(|many| many.iter()).find(deletes_by_version).map(|_| {
                 plan.columns.push(alive_column(bit));
                 plan.columns.len() as u16 - 1
@@ -71,7 +71,11 @@ impl Build<'_> {
                         self.ignore(reason, handler, handlers.len());
                         continue;
                     }
-                    let compiled = self.handler(&pattern.span, handler, &common, plan, source, &mut owners);
+                    let place = match handlers.len() {
+                        1 => pattern.span.clone(),
+                        _ => self.first_line(&handler.span),
+                    };
+                    let compiled = self.handler(&place, handler, &common, plan, source);
                     ids.push((table, plan.handlers.len()));
                     plan.handlers.push(compiled);
                 }
@@ -140,7 +144,6 @@ impl Build<'_> {
         common: &Common<'_>,
         plan: &mut Table,
         source: &mut Source,
-        owners: &mut Owners,
     ) -> Handler {
         let captures = source::capture_names(&source.topics);
         let splits = source.split.is_some();
@@ -168,7 +171,7 @@ impl Build<'_> {
             .filter_map(|(name, expr)| Some((name.value.clone(), scope.condition(expr)?)))
             .collect();
         let existence = self.existence(place, handler, common);
-        let mut effects = scope.effects(handler, common.written, common.source_name, plan, owners);
+        let mut effects = scope.effects(handler, common.written, common.source_name, plan);
         if let (true, Some(effect)) = (ends(handler), effects.first()) {
             let message = format!("a delete changes no column, `{}` does", effect.fold.word());
             self.error("delete-and-set", place, message, Some("a delete clears its source's columns by itself"));

@@ -77,6 +77,12 @@ impl Build<'_> {
         self.sink.file.position(span.start).0
     }
 
+    /// The first line of a place that spans several.
+    fn first_line(&self, span: &Range<usize>) -> Range<usize> {
+        let text = &self.sink.file.text[span.clone()];
+        span.start..span.start + text.find('\n').unwrap_or(text.len())
+    }
+
     /// An expression's mistake, at its place in the file.
     fn misread(&self, expr: &Expr, misread: Misread) {
         let written = &self.sink.file.text[expr.span.clone()];

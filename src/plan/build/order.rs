@@ -31,20 +31,23 @@ impl Build<'_> {
         let conflicts = meeting.conflicts();
         let help = meeting.help();
         plan.order_free = conflicts.is_empty();
-        let Some(first) = conflicts.first() else { return };
+        // What is broken anyway has no order worth talking of.
+        let Some(first) = conflicts.first().filter(|_| !self.sink.has_errors()) else { return };
         const SHOWN: usize = 3;
         let mut reasons: Vec<String> = conflicts.iter().take(SHOWN).map(Conflict::to_string).collect();
         if conflicts.len() > SHOWN {
             reasons.push(format!("and {} more", conflicts.len() - SHOWN));
         }
-        let patterns = written.handlers.values().flat_map(|types| types.keys());
-        let place = patterns.map(|pattern| &pattern.span).find(|span| self.line(span) == first.lines.0);
+        let types = || written.handlers.values().flat_map(|types| types.iter());
+        let lists = types().flat_map(|(_, handlers)| handlers.iter()).map(|handler| self.first_line(&handler.span));
+        let mut places = types().map(|(pattern, _)| pattern.span.clone()).chain(lists);
+        let place = places.find(|span| self.line(span) == first.lines.0);
         let message = format!(
             "the rows of `{}` depend on the order in which partitions are read: {}",
             name.value,
             reasons.join("; ")
         );
-        self.sink.warning("order-dependent", place.unwrap_or(&name.span), message, Some(help));
+        self.sink.warning("order-dependent", &place.unwrap_or(name.span.clone()), message, Some(help));
     }
 }
 
@@ -146,9 +149,15 @@ impl Meeting<'_> {
         fed.dedup();
         if let [only] = fed[..] {
             let source = &self.sources[only];
+            if let Some(field) = &source.ordered_by {
+                return format!(
+                    "the source `{}` is ordered by `{}`, which is not part of the key; use `latest`, or a key that contains it",
+                    source.name, field.text
+                );
+            }
             let parts = self.table.handlers.iter().flat_map(|handler| &handler.key);
             let key = parts.into_iter().find(|part| matches!(part.node, Node::Path { scope: DATA | KEY, .. }));
-            if let (None, Some(key)) = (&source.ordered_by, key) {
+            if let Some(key) = key {
                 return format!(
                     "if the producer keeps these in one partition, say so in the source `{}`: `ordered_by: {}`; else use `latest`",
                     source.name, key.text

@@ -106,9 +106,12 @@ impl Build<'_> {
         }
         let window = duration(&dedupe.window).ok().filter(|window| *window > 0);
         if window.is_none() {
-            let span = if dedupe.window.is_empty() { &name.span } else { &dedupe.window.span };
             let help = "for how long repeats may come, as an ISO 8601 duration: `window: P7D`";
-            self.error("bad-window", span, "the dedupe needs a window", Some(help));
+            let (span, message) = match dedupe.window.is_empty() {
+                true => (&name.span, "the dedupe needs a window".to_string()),
+                false => (&dedupe.window.span, format!("`{}` is no window", dedupe.window.value)),
+            };
+            self.error("bad-window", span, message, Some(help));
         }
         Some(Dedupe { by, window: window? })
     }

@@ -48,7 +48,10 @@ impl Build<'_> {
         written
             .iter()
             .enumerate()
-            .map(|(at, (name, table))| self.table(at, name, table, served.contains(&name.value), sources))
+            .map(|(at, (name, table))| {
+                let names = (&projection.projection, name);
+                self.table(at, names, table, served.contains(&name.value), sources)
+            })
             .collect()
     }
 
@@ -69,8 +72,17 @@ impl Build<'_> {
         }
     }
 
-    fn table(&self, at: usize, name: &Name, table: &spec::Table, served: bool, sources: &mut [Source]) -> Table {
-        self.identifier(name, "table", LONGEST_NAME);
+    fn table(
+        &self,
+        at: usize,
+        (projection, name): (&Name, &Name),
+        table: &spec::Table,
+        served: bool,
+        sources: &mut [Source],
+    ) -> Table {
+        if name.span != projection.span {
+            self.identifier(name, "table", LONGEST_NAME);
+        }
         self.refuse_later(&[
             ("join", &table.join),
             ("rollups", &table.rollups),
@@ -112,7 +124,7 @@ impl Build<'_> {
             order_free: false,
         };
         plan.expire = self.expire(table, &plan);
-        if table.handlers.is_empty() {
+        if table.handlers.values().all(|types| types.is_empty()) {
             self.error("no-handler", &name.span, format!("the table `{}` has no handlers", name.value), None);
         }
         if table.handlers.len() > MOST_SOURCES {

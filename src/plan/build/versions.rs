@@ -116,6 +116,10 @@ impl Build<'_> {
         if let Some(limit) = push.limit.as_ref().filter(|limit| limit.value == 0) {
             self.error("wrong-value", &limit.span, "a limit of 0 keeps nothing", None);
         }
+        if !matches!(&column.shape.default, Value::Null) && column.shape.default.kind() != "a list" {
+            let message = format!("`{}` is an array of records, its default is none", name.value);
+            self.error("wrong-value", &name.span, message, Some("`default: []`"));
+        }
         let shape = RecordShape {
             id: push.id.value.clone(),
             by: push.by.iter().map(|field| field.value.clone()).collect(),

@@ -69,7 +69,7 @@ impl Compiler<'_> {
     pub fn compile(&mut self, text: &str) -> Result<Expr, Misread> {
         let parsed = cel::parser::Parser::default().parse_with_source_info(text);
         let (ast, info) = parsed.map_err(|errors| syntax_error(text, &errors))?;
-        let mut pass = Pass { compiler: self, info: &info, text, in_round: false };
+        let mut pass = Pass { compiler: self, info: &info, text, in_round: false, in_elements: false };
         let (node, kind) = pass.node(&ast)?;
         Ok(Expr { node, kind, text: text.to_string() })
     }
@@ -102,6 +102,8 @@ struct Pass<'c, 'p> {
     info: &'c SourceInfo,
     text: &'c str,
     in_round: bool,
+    /// Inside the condition of `exists` or `all`.
+    in_elements: bool,
 }
 
 impl Pass<'_, '_> {
@@ -223,6 +225,10 @@ impl Pass<'_, '_> {
             let help = Some("row.NAME, with the name of a column".to_string());
             return Err(self.wrong(ast, "unknown-name", "of a row its columns are read", help));
         };
+        if self.in_elements {
+            let message = "a condition on the elements of a list cannot read the row";
+            return Err(self.wrong(ast, "unknown-name", message, None));
+        }
         if self.compiler.row.is_empty() {
             return Err(self.wrong(ast, "unknown-name", "there is no row to read here", None));
         }
@@ -257,9 +263,9 @@ impl Pass<'_, '_> {
         let scope = self.compiler.scopes.len();
         self.compiler.scopes.push(Paths::default());
         self.compiler.elements.push((comprehension.iter_var.clone(), scope));
-        let row = std::mem::take(&mut self.compiler.row);
+        let outside = std::mem::replace(&mut self.in_elements, true);
         let condition = self.of_kind(condition, Kind::Bool);
-        self.compiler.row = row;
+        self.in_elements = outside;
         self.compiler.elements.pop();
         let condition = *condition?;
         let paths = std::sync::Arc::new(self.compiler.scopes[scope].clone());
