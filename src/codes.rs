@@ -48,6 +48,7 @@ pub const CODES: &[Code] = &[
     error("bad-name", "A name has characters that it cannot have, is too long, or is kept for the projector itself."),
     error("bad-pattern", "The name of a handler is not a pattern of event types."),
     test("bad-query", "A query in a test file cannot be read."),
+    test("empty-case", "A test case says nothing of what comes of its events."),
     error("bad-search", "`search` names a column that cannot be searched."),
     error("bad-start", "`start` is no place to begin to read at."),
     error("bad-topic", "A source has no topic, two ways to name it, or one that cannot be a topic's name."),

@@ -176,7 +176,9 @@ fn print_queries(listener: &tokio::net::TcpListener) {
     println!("Endpoint   http://{address}\n\nAsk it:");
     for query in [
         "sales_by_hour?order=revenue.desc&limit=3",
-        "sales_by_product_day?select=product_name,quantity,revenue&order=revenue.desc",
+        "customer_directory?city=eq.Lisbon&tier=in.(silver,gold)&limit=3",
+        "document_index?uploader=eq.ada&file_type=eq.pdf&order=uploaded_at.desc&limit=3",
+        "active_sessions?order=seen_at.desc&limit=3",
         "order_saga?select=order_id,outcome,payment_state,stock_state,flags&outcome=eq.compensating&limit=3",
         "account_running_balance?account_id=eq.a007&order=booked_at.desc&limit=3",
     ] {

@@ -124,8 +124,21 @@ impl Failure {
 
 type Outcome = Result<(), Failure>;
 
+/// A reader such as `head` that has seen enough is no reason to complain.
+fn leave_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let message = info.payload().downcast_ref::<String>();
+        if message.is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
+            std::process::exit(0);
+        }
+        usual(info);
+    }));
+}
+
 /// Reads the arguments and does what they say.
 pub fn main() -> ExitCode {
+    leave_quietly_when_nobody_reads();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -30,7 +30,7 @@ pub struct TestFile {
 #[serde(default, deny_unknown_fields)]
 pub struct Case {
     pub name: Name,
-    pub events: Vec<Event>,
+    pub events: Vec<Located<Event>>,
     /// All visible rows of each table named here. A column that is left out is at its default.
     pub rows: IndexMap<Located<String>, Vec<Named<Located<Literal>>>>,
     /// A part of the message, when the last event cannot be applied.
@@ -156,7 +156,7 @@ pub fn encode(plan: &Plan, case: &Case, sink: &Sink) -> Vec<Encoded> {
             }
             _ => data.map(String::from),
         };
-        let place = event.type_.as_ref().map_or(&case.name.span, |type_| &type_.span);
+        let place = &event.span;
         let time = match &event.time {
             None => encoded.last().map_or(BEGINNING, |before| before.time + 1_000_000),
             Some(time) => parse_time(time).unwrap_or_else(|| {

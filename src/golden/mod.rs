@@ -100,6 +100,10 @@ impl Runner<'_> {
             left_out: Vec::new(),
             differences: Vec::new(),
         };
+        if self.case.error.is_none() && self.case.rows.is_empty() && self.case.queries.is_empty() {
+            let help = "say what comes of the events: `rows`, `queries` or `error`".to_string();
+            self.sink.error("empty-case", &self.case.name.span, "the case expects nothing", Some(help));
+        }
         for way in Way::ALL.into_iter().filter(|way| seed.is_none() || *way == Way::Interleaved) {
             // Which event cannot be applied is known of the straight order alone.
             let ordered = matches!(way, Way::Straight | Way::OneEventABatch | Way::OneBatch);
@@ -148,6 +152,10 @@ impl Runner<'_> {
 
     /// What the events make that is not golden.
     fn differences(&self, events: &[Encoded], way: Way) -> Vec<String> {
+        let before_last = &events[..events.len().saturating_sub(1)];
+        if let (Some(_), Err(message)) = (&self.case.error, ways::take(self.plan, before_last, way)) {
+            return vec![format!("the error was expected of the last event: {message}")];
+        }
         match (ways::take(self.plan, events, way), &self.case.error) {
             (Ok(_), Some(error)) => {
                 vec![format!("the error {:?} was expected, and every event was applied", error.value)]
@@ -197,7 +205,10 @@ fn compare_rows(table: &Table, expected: &[ReadRow], found: &[ReadRow]) -> Vec<S
         parts.join(", ")
     };
     let mut differences = Vec::new();
-    for row in expected {
+    for (at, row) in expected.iter().enumerate() {
+        if expected[..at].iter().any(|other| key(other) == key(row)) {
+            differences.push(format!("  {}: the row {} is expected twice", table.name, key(row)));
+        }
         let Some(same) = found.iter().find(|other| key(other) == key(row)) else {
             differences.push(format!("  {}: - {}", table.name, show(row)));
             continue;
@@ -225,3 +236,6 @@ fn show(row: &ReadRow) -> String {
     let columns: Vec<String> = row.iter().map(|(name, value)| format!("{name}: {}", value.to_json_text())).collect();
     format!("{{ {} }}", columns.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,8 @@ impl Model {
     pub(super) fn take(&mut self, plan: &Plan, event: &Encoded) -> Result<(), String> {
         let intake = self.intake(plan, event, self.clock(event), &[])?;
         for row in &intake.patches {
-            self.apply(plan, row.table, &row.key, &row.patch).map_err(|error| at(event, &error.message))?;
+            let applied = self.apply(plan, row.table, &row.key, &row.patch);
+            applied.map_err(|error| at(event, &error.told(&plan.tables[row.table])))?;
         }
         self.note(event.partition(), intake.clock, intake.counted.iter());
         Ok(())
@@ -157,7 +158,9 @@ impl<'p> Lane<'p> {
         let partition = event.partition();
         let clock = self.clocks.get(&partition).copied().unwrap_or_else(|| model.clock(event));
         let intake = model.intake(self.plan, event, clock, &self.open)?;
-        self.batch.absorb(self.plan, intake.patches).map_err(|(_, error)| at(event, &error.message))?;
+        self.batch
+            .absorb(self.plan, intake.patches)
+            .map_err(|(table, error)| at(event, &error.told(&self.plan.tables[table])))?;
         for counted in intake.counted {
             self.open.push((partition.clone(), counted.identity));
             self.batch.count(counted);
@@ -172,9 +175,9 @@ impl<'p> Lane<'p> {
         let sealed = std::mem::replace(&mut self.batch, Batch::new(self.plan)).seal();
         for (table, rows) in sealed.tables.iter().enumerate() {
             for (key, patch) in rows {
-                model.apply(self.plan, table, key, patch).map_err(|error| match &self.last {
-                    Some(last) => at(last, &error.message),
-                    None => error.message,
+                model.apply(self.plan, table, key, patch).map_err(|error| {
+                    let told = error.told(&self.plan.tables[table]);
+                    self.last.as_ref().map_or(told.clone(), |last| at(last, &told))
                 })?;
             }
         }

@@ -32,7 +32,11 @@ pub fn compare(plan: &Plan, model: &Model, asked: &Asked, now: i64, sink: &Sink)
     };
     let table = &plan.tables[at];
     let answer = answer(table, &query, model.visible_rows(plan, at, now)?)?;
-    let answer: Vec<String> = answer.iter().map(super::show).collect();
+    let sorted = |mut row: ReadRow| {
+        row.sort_keys();
+        super::show(&row)
+    };
+    let answer: Vec<String> = answer.into_iter().map(sorted).collect();
     let expected: Vec<String> = asked
         .rows
         .iter()
@@ -48,7 +52,7 @@ pub fn compare(plan: &Plan, model: &Model, asked: &Asked, now: i64, sink: &Sink)
                 });
                 (name.value.clone(), value)
             });
-            super::show(&columns.collect())
+            sorted(columns.collect())
         })
         .collect();
     let mut differences = Vec::new();

@@ -81,6 +81,14 @@ pub struct Misapplied {
 }
 
 impl Misapplied {
+    /// The message, with the table and the column it is about.
+    pub fn told(&self, table: &crate::plan::Table) -> String {
+        match self.column {
+            Some(at) => format!("{}.{}: {}", table.name, table.columns[usize::from(at)].name, self.message),
+            None => self.message.clone(),
+        }
+    }
+
     fn overflow(column: u16, message: String) -> Misapplied {
         Misapplied { place: None, column: Some(column), code: "overflow", message }
     }

@@ -56,11 +56,7 @@ pub fn fold_message(
             }
             Folded::Taken
         }
-        Err((table, misapplied)) => {
-            let table = &plan.tables[table];
-            let column = misapplied.column.map_or("", |column| &table.columns[usize::from(column)].name);
-            Folded::Halfway(halt(misapplied.code, format!("{}.{column}: {}", table.name, misapplied.message)))
-        }
+        Err((table, misapplied)) => Folded::Halfway(halt(misapplied.code, misapplied.told(&plan.tables[table]))),
     }
 }
 

@@ -64,13 +64,10 @@ impl Target<'_> {
         let mut ended = Vec::with_capacity(rows.len());
         for (row, (key, patch)) in rows.iter_mut().zip(chunk) {
             ended.push(row.present & FINAL != 0);
-            patch.apply(key, row, &self.table.shapes).map_err(|misapplied| {
-                let column = misapplied.column.map(|at| format!(".{}", self.table.columns[usize::from(at)].name));
-                StoreError::Misapplied {
-                    place: misapplied.place,
-                    code: misapplied.code,
-                    message: format!("{}{}: {}", self.table.name, column.unwrap_or_default(), misapplied.message),
-                }
+            patch.apply(key, row, &self.table.shapes).map_err(|misapplied| StoreError::Misapplied {
+                message: misapplied.told(self.table),
+                code: misapplied.code,
+                place: misapplied.place,
             })?;
         }
         self.write_back(connection, &reach, chunk, &rows, &ended).await

@@ -29,7 +29,7 @@ impl Build<'_> {
         let of = plan.handlers.iter().map(|handler| handler.source).collect();
         let meeting = Meeting { sources, table: plan, of };
         let conflicts = meeting.conflicts();
-        let help = meeting.help();
+        let help = meeting.help(conflicts.first());
         plan.order_free = conflicts.is_empty();
         // What is broken anyway has no order worth talking of.
         let Some(first) = conflicts.first().filter(|_| !self.sink.has_errors()) else { return };
@@ -143,21 +143,20 @@ impl Meeting<'_> {
         }
     }
 
-    fn help(&self) -> String {
-        let mut fed: Vec<usize> = self.of.clone();
-        fed.sort_unstable();
-        fed.dedup();
-        if let [only] = fed[..] {
-            let source = &self.sources[only];
+    /// What would cure the first conflict.
+    fn help(&self, conflict: Option<&Conflict>) -> String {
+        let of_line = |line: usize| self.table.handlers.iter().find(|handler| handler.line == line);
+        let both = conflict.and_then(|conflict| of_line(conflict.lines.0).zip(of_line(conflict.lines.1)));
+        if let Some((one, other)) = both.filter(|(one, other)| one.source == other.source) {
+            let source = &self.sources[one.source];
             if let Some(field) = &source.ordered_by {
                 return format!(
                     "the source `{}` is ordered by `{}`, which is not part of the key; use `latest`, or a key that contains it",
                     source.name, field.text
                 );
             }
-            let parts = self.table.handlers.iter().flat_map(|handler| &handler.key);
-            let key = parts.into_iter().find(|part| matches!(part.node, Node::Path { scope: DATA | KEY, .. }));
-            if let Some(key) = key {
+            let mut parts = one.key.iter().chain(&other.key);
+            if let Some(key) = parts.find(|part| matches!(part.node, Node::Path { scope: DATA | KEY, .. })) {
                 return format!(
                     "if the producer keeps these in one partition, say so in the source `{}`: `ordered_by: {}`; else use `latest`",
                     source.name, key.text

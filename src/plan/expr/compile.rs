@@ -109,8 +109,11 @@ struct Pass<'c, 'p> {
 impl Pass<'_, '_> {
     fn span(&self, ast: &IdedExpr) -> Range<usize> {
         // The parser places a selection at its dot.
-        if let Ast::Select(SelectExpr { operand, .. }) = &ast.expr {
-            return self.span(operand);
+        if let Ast::Select(SelectExpr { operand, field, .. }) = &ast.expr {
+            let start = self.span(operand);
+            let dotted = start.end..start.end + 1 + field.len();
+            let whole = self.text.get(dotted.clone()).is_some_and(|text| text == format!(".{field}"));
+            return if whole { start.start..dotted.end } else { start };
         }
         match self.info.offset_for(ast.id) {
             Some((start, stop)) => {
@@ -310,7 +313,7 @@ impl Pass<'_, '_> {
         let help = suggest(name, known).or_else(|| {
             let alone = self.text.trim() == name;
             alone.then(|| {
-                format!("a literal belongs under `const`; a text in an expression keeps its quotes: \"'{name}'\"")
+                format!("a text in an expression keeps its own quotes: \"'{name}'\"; a literal to be set belongs under `const`")
             })
         });
         self.wrong(ast, "unknown-name", format!("`{name}` is not a name that expressions can read"), help)

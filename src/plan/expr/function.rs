@@ -26,6 +26,8 @@ pub enum Function {
     Abs,
     Bucket,
     Date,
+    /// A text as a calendar day; no function of the language, but what a date column makes of a text.
+    ParseDate,
     Timestamp,
     TimestampMillis,
     TimestampMicros,
@@ -160,6 +162,12 @@ impl Function {
             Function::Abs => Value::Decimal(number(&arguments[0])?.abs()),
             Function::Bucket => Value::Time(bucket(time(&arguments[0])?, text(1)?, zone(arguments.get(2))?)?),
             Function::Date => Value::Date(date_to_days(time(&arguments[0])?.to_zoned(zone(arguments.get(1))?).date())),
+            Function::ParseDate => {
+                let day = crate::value::parse_date(text(0)?);
+                Value::Date(
+                    day.ok_or_else(|| format!("{} is not a date (YYYY-MM-DD)", show(text(0).unwrap_or_default())))?,
+                )
+            }
             Function::Timestamp => Value::Time(time(&arguments[0])?.as_microsecond()),
             Function::TimestampMillis => instant(whole(&arguments[0])?.checked_mul(1_000))?,
             Function::TimestampMicros => instant(Some(whole(&arguments[0])?))?,

@@ -168,5 +168,5 @@ fn a_misread_points_at_its_place() {
         event: true,
     };
     let misread = compiler.compile("1 + dta.x").unwrap_err();
-    assert_eq!(&"1 + dta.x"[misread.span], "dta");
+    assert_eq!(&"1 + dta.x"[misread.span], "dta.x");
 }

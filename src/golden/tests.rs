@@ -1,0 +1,123 @@
+//! Golden tests that should fail do, and `--bless` changes what it should and nothing else.
+
+use super::*;
+use crate::plan::compile;
+
+const PROJECTION: &str = "
+projection: orders
+sources: { s: { topic: orders, ordered_by: data.id }, o: { topic: others } }
+key: { id: data.id }
+columns: { n: { type: smallint, default: 0 }, state: text, noted: text }
+handlers:
+  s:
+    Placed: { add: { n: data.n }, const: { state: placed } }
+    Cancelled: { const: { state: cancelled } }
+  o:
+    Noted: { set: { noted: data.text } }
+";
+
+fn plan(text: &str) -> Plan {
+    let (plan, found) = compile(&SourceFile::new("orders.yaml", text));
+    plan.unwrap_or_else(|| panic!("{found:?}"))
+}
+
+fn ran(projection: &str, cases: &str) -> Result<Vec<Report>, Vec<String>> {
+    let file = SourceFile::new("orders.test.yaml", cases);
+    run(&plan(projection), &file, None).map_err(|found| found.into_iter().map(|d| d.code.to_string()).collect())
+}
+
+fn differences(cases: &str) -> String {
+    ran(PROJECTION, cases).unwrap().remove(0).differences.join("\n")
+}
+
+const PLACED: &str = "{ source: s, type: Placed, data: { id: a, n: 1 } }";
+
+#[test]
+fn a_case_that_is_wrong_fails_with_what_is_wrong() {
+    for (cases, hint) in [
+        (format!("cases:\n  - {{ name: x, events: [{PLACED}], rows: {{ orders: [] }} }}"), "+ { id: \"a\", n: 1"),
+        (
+            format!("cases:\n  - {{ name: x, events: [{PLACED}], rows: {{ orders: [{{ id: a, n: 2, state: placed }}] }} }}"),
+            "n is 1, expected 2",
+        ),
+        (
+            format!("cases:\n  - {{ name: x, events: [{PLACED}], rows: {{ orders: [{{ id: b }}] }} }}"),
+            "- { id: \"b\"",
+        ),
+        (
+            format!("cases:\n  - {{ name: x, events: [{PLACED}], rows: {{ orders: [{{ id: a, n: 1, state: placed }}, {{ id: a, n: 1, state: placed }}] }} }}"),
+            "expected twice",
+        ),
+        (
+            format!("cases:\n  - {{ name: x, events: [{{ source: s, type: Placed, data: {{}} }}, {PLACED}], error: missing }}"),
+            "expected of the last event",
+        ),
+        (format!("cases:\n  - {{ name: x, events: [{PLACED}], error: missing }}"), "every event was applied"),
+        (
+            "cases:\n  - { name: x, events: [{ source: s, type: Placed, data: { id: a, n: 40000 } }], rows: { orders: [] } }".into(),
+            "line 2 cannot be applied: `40000`",
+        ),
+        (
+            format!("cases:\n  - {{ name: x, events: [{PLACED}], queries: [{{ get: \"orders?select=n&n=gt.0\", rows: [] }}] }}"),
+            "orders?select=n&n=gt.0 answers:",
+        ),
+    ] {
+        let found = differences(&cases);
+        assert!(found.contains(hint), "{cases}: {hint:?} is not in {found}");
+    }
+}
+
+#[test]
+fn a_test_file_that_is_wrong_is_told_once() {
+    let nothing = format!("cases:\n  - {{ name: x, events: [{PLACED}] }}");
+    assert_eq!(ran(PROJECTION, &nothing).unwrap_err(), ["empty-case"]);
+    let query =
+        format!("cases:\n  - {{ name: x, events: [{PLACED}], queries: [{{ get: \"orders?n=is.odd\", rows: [] }}] }}");
+    assert_eq!(ran(PROJECTION, &query).unwrap_err(), ["bad-query"]);
+}
+
+/// Of two sources that set one column, validate says that the order decides; the interleavings show it.
+#[test]
+fn the_smallest_order_that_fails_is_shown_and_can_be_run_again() {
+    let cases = "cases:\n  - name: x\n    events:\n      - { source: s, type: Placed, data: { id: a, n: 1 } }\n      - { source: s, type: Placed, data: { id: b, n: 1 } }\n      - { source: o, type: Noted, data: { id: a, text: late } }\n    rows: { orders: [{ id: a, n: 1, state: placed, noted: late }, { id: b, n: 1, state: placed }] }\n";
+    let both = PROJECTION.replace("const: { state: placed }", "const: { state: placed, noted: early }");
+    let mut dependent = plan(&both);
+    assert!(!dependent.tables[0].order_free);
+    let left_out = run(
+        &dependent,
+        &SourceFile::new(
+            "t.yaml",
+            cases.replace("noted: late }, { id: b, n: 1,", "noted: late }, { id: b, n: 1, noted: early,"),
+        ),
+        None,
+    );
+    assert!(left_out.unwrap()[0].left_out.iter().any(|(way, _)| *way == "interleaved"));
+    // Were it taken for proved, the interleavings would show that it is not.
+    dependent.tables[0].order_free = true;
+    let wrong = cases.replace("{ id: b, n: 1, state", "{ id: b, n: 1, noted: early, state");
+    let reports = run(&dependent, &SourceFile::new("t.yaml", wrong.clone()), None).unwrap();
+    let told = reports[0].differences.join("\n");
+    assert!(told.contains("interleaved:") && told.contains("noted is \"early\", expected \"late\""), "{told}");
+    let seed: u64 = told.split("--seed ").nth(1).unwrap().split(')').next().unwrap().parse().unwrap();
+    let lines: Vec<&str> = told.lines().filter(|line| line.contains("@")).collect();
+    assert_eq!(lines.len(), 3, "{told}");
+    assert!(lines[0].contains("others/") || lines[1].contains("others/"), "{told}");
+    let again = run(&dependent, &SourceFile::new("t.yaml", wrong), Some(seed)).unwrap();
+    assert!(!again[0].differences.is_empty());
+}
+
+#[test]
+fn blessing_writes_the_rows_that_differ_and_nothing_else() {
+    let cases = format!(
+        "cases:\n  - name: right\n    events: [{PLACED}]\n    rows: &r\n      orders: [{{ id: a, n: 1, state: placed }}]   # by hand\n  - name: asked\n    events: [{PLACED}]\n    queries:\n      - get: orders\n        rows: []\n  - name: wrong\n    events:\n      - {PLACED}\n    rows:\n      orders: []\n    now: 2026-01-01T00:00:00Z\n"
+    );
+    let blessed = bless(&plan(PROJECTION), &SourceFile::new("t.yaml", cases.clone())).unwrap();
+    let expected = cases.replace(
+        "    rows:\n      orders: []\n",
+        "    rows:\n      orders:\n        - { id: a, n: 1, state: placed }\n",
+    );
+    assert_eq!(blessed.text, expected);
+    assert_eq!(blessed.changes[0], "wrong:");
+    let again = bless(&plan(PROJECTION), &SourceFile::new("t.yaml", expected.clone())).unwrap();
+    assert!(again.changes.is_empty() && again.text == expected);
+}
