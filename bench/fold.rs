@@ -1,49 +1,45 @@
-//! The `fold` workload: a long history, from the start of the process until all of it is committed.
+//! Folding a long history: from the start of the process until all of it is committed.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 
-use crate::orders::{EVENTS_PER_ORDER, FinalRows, TOPIC};
+use crate::history::History;
 use crate::product::{self, Product};
-use crate::{Result, Services, floor, kafka, orders, rounded, settle};
+use crate::{Result, Services, floor, kafka, rounded, settle};
 
-const PROJECTION: &str = "bench_orders";
 const POLL_EVERY: Duration = Duration::from_millis(20);
 /// Without any progress for this long, something is broken.
 const STALL: Duration = Duration::from_secs(120);
 
-pub async fn run(services: &Services, events: u64) -> Result<Value> {
-    let count = events / EVENTS_PER_ORDER;
-    if count == 0 || !events.is_multiple_of(EVENTS_PER_ORDER) {
-        return Err(format!("an order has {EVENTS_PER_ORDER} events: {events} events do not come out even").into());
-    }
+pub async fn run<H: History>(services: &Services, history: &H) -> Result<Value> {
+    let events = history.events();
     let mut connection = services.connect().await?;
-    eprintln!("bench: producing {events} events of {count} orders to {TOPIC}");
-    kafka::create_topic(&services.brokers, TOPIC).await?;
-    orders::produce(&services.brokers, count)?;
-    let end = kafka::ends(&services.brokers, TOPIC)?;
+    eprintln!("bench: producing {events} events to {}, which come to {} rows", H::TOPIC, history.rows());
+    kafka::create_topic(&services.brokers, H::TOPIC).await?;
+    let bytes = history.produce(&services.brokers)?;
+    let end = kafka::ends(&services.brokers, H::TOPIC)?;
     if end != i64::try_from(events)? {
         return Err(format!("{events} events were produced, but {end} are there").into());
     }
-    let rows = FinalRows::of(count);
-    let before = floor::measure(services, &mut connection, events, &rows).await?;
+    let before = floor::measure(services, &mut connection, history, bytes).await?;
     settle(&mut connection).await?;
 
-    let mut product = Product::start(services, "projections")?;
-    let seconds = until_applied(&mut product, &mut connection, end).await?;
+    let mut product = Product::start(services, H::FOLDER)?;
+    let seconds = until_applied(&mut product, &mut connection, H::TOPIC, end).await?;
     let peak_rss_mb = product.peak_rss_mb()?;
     product.stop().await?;
     eprintln!("bench: folded in {seconds:.2} s, {:.0} events/s, at most {peak_rss_mb:.0} MiB", events as f64 / seconds);
-    check(&mut connection, &rows).await?;
-    let rows_written = product::rows_written(&mut connection, PROJECTION).await?;
+    history.check(&mut connection).await?;
+    eprintln!("bench: the view is right");
+    let rows_written = product::rows_written(&mut connection, H::PROJECTION).await?;
 
     // The machine may have been slower or faster at one of the two times: the stricter comparison counts.
-    let after = floor::measure(services, &mut connection, events, &rows).await?;
+    let after = floor::measure(services, &mut connection, history, bytes).await?;
     let floor = before.lower(after);
     Ok(json!({
-        "workload": "fold",
+        "workload": H::WORKLOAD,
         "events": events,
         "seconds": rounded(seconds),
         "events_per_s": (events as f64 / seconds).round() as u64,
@@ -57,11 +53,11 @@ pub async fn run(services: &Services, events: u64) -> Result<Value> {
 }
 
 /// Seconds from the start of the process until every event is committed.
-async fn until_applied(product: &mut Product, connection: &mut PgConnection, end: i64) -> Result<f64> {
+async fn until_applied(product: &mut Product, connection: &mut PgConnection, topic: &str, end: i64) -> Result<f64> {
     let mut last = 0;
     let mut progressed = Instant::now();
     loop {
-        let applied = product.applied(connection, TOPIC).await?.next_offsets;
+        let applied = product.applied(connection, topic).await?.next_offsets;
         if applied == end {
             return Ok(product.started.elapsed().as_secs_f64());
         }
@@ -73,21 +69,4 @@ async fn until_applied(product: &mut Product, connection: &mut PgConnection, end
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
-}
-
-/// A fast wrong answer is none.
-async fn check(connection: &mut PgConnection, rows: &FinalRows) -> Result<()> {
-    let found: (i64, i64, Option<String>) = sqlx::query_as(
-        "SELECT count(*), count(*) FILTER (WHERE status = 'delivered'), sum(paid)::text FROM views.bench_orders",
-    )
-    .fetch_one(connection)
-    .await?;
-    let count = i64::try_from(rows.len())?;
-    let expected = (count, count, Some(rows.paid_in_all.clone()));
-    if found != expected {
-        let told = "(rows, delivered, paid in all)";
-        return Err(format!("the view is wrong: {told} are {found:?} instead of {expected:?}").into());
-    }
-    eprintln!("bench: the view is right: {count} orders delivered, {} paid", rows.paid_in_all);
-    Ok(())
 }

@@ -53,6 +53,17 @@ pub fn producer(brokers: &str, properties: &[(&str, &str)]) -> Result<Producer> 
     Ok(config.create()?)
 }
 
+/// A producer for a whole history.
+pub fn bulk_producer(brokers: &str) -> Result<Producer> {
+    let properties = [
+        ("compression.type", "lz4"),
+        ("linger.ms", "20"),
+        ("queue.buffering.max.messages", "200000"),
+        ("queue.buffering.max.kbytes", "262144"),
+    ];
+    producer(brokers, &properties)
+}
+
 /// Hands over a CloudEvent in structured mode, waiting while the producer's queue is full.
 pub fn send(producer: &Producer, topic: &str, key: &str, payload: &str) -> Result<()> {
     let content_type = Header { key: "content-type", value: Some("application/cloudevents+json; charset=UTF-8") };

@@ -4,10 +4,14 @@
 
 mod floor;
 mod fold;
+mod history;
 mod kafka;
 mod latency;
+mod locked;
+mod micro;
 mod orders;
 mod product;
+mod wide;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -38,6 +42,19 @@ enum Workload {
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
+    /// The same of as many keys as events, twelve columns of mixed types wide.
+    Wide {
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+    /// The same of arrays of records and handlers that read their row, which the store has to lock and load.
+    Locked {
+        /// Events in all, five a basket.
+        #[arg(long, default_value_t = 500_000)]
+        events: u64,
+    },
+    /// Decoding, expressions and folding alone: no Kafka, no Postgres.
+    Micro,
     /// How long it takes from producing an event until a reader sees it.
     Latency {
         #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -107,7 +124,10 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn measure(arguments: &Arguments) -> Result<Value> {
     match arguments.workload {
-        Workload::Fold { events } => fold::run(&arguments.services, events).await,
+        Workload::Fold { events } => fold::run(&arguments.services, &orders::Orders::new(events)?).await,
+        Workload::Wide { events } => fold::run(&arguments.services, &wide::Readings::new(events)).await,
+        Workload::Locked { events } => fold::run(&arguments.services, &locked::Baskets::new(events)?).await,
+        Workload::Micro => micro::run(),
         Workload::Latency { events_per_s, seconds } => latency::run(&arguments.services, events_per_s, seconds).await,
     }
 }

@@ -3,16 +3,18 @@
 //! Everything about an order follows from its number, so that the rows that have to come out are known beforehand.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use projector::store::bind::Instant as Timestamptz;
+use sqlx::postgres::PgConnection;
 
+use crate::history::{History, amount, mixed};
 use crate::{Result, kafka};
 
-pub const TOPIC: &str = "bench.orders";
 /// Every event's payload has exactly this size.
-pub const PAYLOAD_BYTES: usize = 490;
-pub const EVENTS_PER_ORDER: u64 = 5;
+const PAYLOAD_BYTES: usize = 490;
+const EVENTS_PER_ORDER: u64 = 5;
 
 const CURRENCY: &str = "EUR";
 const CARRIERS: [&str; 4] = ["bicycle", "railway", "lorry", "barge"];
@@ -107,61 +109,132 @@ impl Order {
     }
 }
 
-/// Spreads the bits of a number (the finaliser of SplitMix64).
-fn mixed(number: u64) -> u64 {
-    let z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+const CREATE: &str = r#"CREATE TABLE bench_floor (
+    order_id text COLLATE "C" NOT NULL,
+    customer_id text COLLATE "C",
+    total numeric(12,2),
+    currency text COLLATE "C",
+    status text COLLATE "C",
+    paid numeric(12,2),
+    parcels integer,
+    carrier text COLLATE "C",
+    delivered_at timestamptz,
+    PRIMARY KEY (order_id)
+)"#;
+
+const UPSERT: &str = "INSERT INTO bench_floor AS t
+        (order_id, customer_id, total, currency, status, paid, parcels, carrier, delivered_at)
+    SELECT s.order_id, s.customer_id, s.total::numeric(12,2), s.currency, s.status, s.paid::numeric(12,2),
+        s.parcels::integer, s.carrier, s.delivered_at
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[],
+        $9::timestamptz[])
+        AS s(order_id, customer_id, total, currency, status, paid, parcels, carrier, delivered_at)
+    ON CONFLICT (order_id) DO UPDATE SET
+        customer_id = excluded.customer_id, total = excluded.total, currency = excluded.currency,
+        status = excluded.status, paid = excluded.paid, parcels = excluded.parcels, carrier = excluded.carrier,
+        delivered_at = excluded.delivered_at";
+
+/// Orders with five events each, and the rows they come to.
+pub struct Orders {
+    orders: u64,
+    rows: FinalRows,
 }
 
-/// An amount of money with two decimals.
-fn amount(cents: u64) -> String {
-    format!("{}.{:02}", cents / 100, cents % 100)
-}
-
-/// Produces the whole history, round by round: the events of an order lie as far apart as there are orders, so that
-/// few of them meet in one batch unless batches are long.
-pub fn produce(brokers: &str, orders: u64) -> Result<()> {
-    let producer = kafka::producer(
-        brokers,
-        &[
-            ("compression.type", "lz4"),
-            ("linger.ms", "20"),
-            ("queue.buffering.max.messages", "200000"),
-            ("queue.buffering.max.kbytes", "262144"),
-        ],
-    )?;
-    let mut payload = String::with_capacity(2 * PAYLOAD_BYTES);
-    for round in 0..EVENTS_PER_ORDER {
-        for number in 0..orders {
-            let order = Order(number);
-            order.write_event(round, &mut payload)?;
-            kafka::send(&producer, TOPIC, &order.id(), &payload)?;
+impl Orders {
+    /// # Errors
+    /// When so many events are no whole number of orders.
+    pub fn new(events: u64) -> Result<Orders> {
+        if events == 0 || !events.is_multiple_of(EVENTS_PER_ORDER) {
+            return Err(format!("an order has {EVENTS_PER_ORDER} events: {events} events do not come out even").into());
         }
+        let orders = events / EVENTS_PER_ORDER;
+        Ok(Orders { orders, rows: FinalRows::of(orders) })
     }
-    kafka::finish(&producer)
+}
+
+impl History for Orders {
+    const WORKLOAD: &'static str = "fold";
+    const TOPIC: &'static str = "bench.orders";
+    const PROJECTION: &'static str = "bench_orders";
+    const FOLDER: &'static str = "projections";
+    const CREATE_FLOOR: &'static str = CREATE;
+
+    fn events(&self) -> u64 {
+        self.orders * EVENTS_PER_ORDER
+    }
+
+    fn rows(&self) -> usize {
+        self.rows.order_id.len()
+    }
+
+    /// Round by round: the events of an order lie as far apart as there are orders, so that few of them meet in one
+    /// batch unless batches are long.
+    fn produce(&self, brokers: &str) -> Result<u64> {
+        let producer = kafka::bulk_producer(brokers)?;
+        let mut payload = String::with_capacity(2 * PAYLOAD_BYTES);
+        for round in 0..EVENTS_PER_ORDER {
+            for number in 0..self.orders {
+                let order = Order(number);
+                order.write_event(round, &mut payload)?;
+                kafka::send(&producer, Self::TOPIC, &order.id(), &payload)?;
+            }
+        }
+        kafka::finish(&producer)?;
+        Ok(self.events() * PAYLOAD_BYTES as u64)
+    }
+
+    async fn upsert(&self, connection: &mut PgConnection, chunk: Range<usize>) -> Result<()> {
+        let rows = &self.rows;
+        sqlx::query(UPSERT)
+            .bind(&rows.order_id[chunk.clone()])
+            .bind(&rows.customer_id[chunk.clone()])
+            .bind(&rows.total[chunk.clone()])
+            .bind(&rows.currency[chunk.clone()])
+            .bind(&rows.status[chunk.clone()])
+            .bind(&rows.paid[chunk.clone()])
+            .bind(&rows.parcels[chunk.clone()])
+            .bind(&rows.carrier[chunk.clone()])
+            .bind(&rows.delivered_at[chunk])
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn check(&self, connection: &mut PgConnection) -> Result<()> {
+        let found: (i64, i64, Option<String>) = sqlx::query_as(
+            "SELECT count(*), count(*) FILTER (WHERE status = 'delivered'), sum(paid)::text FROM views.bench_orders",
+        )
+        .fetch_one(connection)
+        .await?;
+        let count = i64::try_from(self.rows())?;
+        let expected = (count, count, Some(self.rows.paid_in_all.clone()));
+        if found != expected {
+            let told = "(rows, delivered, paid in all)";
+            return Err(format!("the view is wrong: {told} are {found:?} instead of {expected:?}").into());
+        }
+        Ok(())
+    }
 }
 
 /// The rows that the history comes to, column by column, in the order of their keys. Numbers with decimals are text,
 /// as they travel to Postgres.
 #[derive(Default)]
-pub struct FinalRows {
-    pub order_id: Vec<String>,
-    pub customer_id: Vec<String>,
-    pub total: Vec<String>,
-    pub currency: Vec<&'static str>,
-    pub status: Vec<&'static str>,
-    pub paid: Vec<String>,
-    pub parcels: Vec<i64>,
-    pub carrier: Vec<&'static str>,
-    pub delivered_at: Vec<Timestamptz>,
+struct FinalRows {
+    order_id: Vec<String>,
+    customer_id: Vec<String>,
+    total: Vec<String>,
+    currency: Vec<&'static str>,
+    status: Vec<&'static str>,
+    paid: Vec<String>,
+    parcels: Vec<i64>,
+    carrier: Vec<&'static str>,
+    delivered_at: Vec<Timestamptz>,
     /// The sum of all that was paid.
-    pub paid_in_all: String,
+    paid_in_all: String,
 }
 
 impl FinalRows {
-    pub fn of(orders: u64) -> FinalRows {
+    fn of(orders: u64) -> FinalRows {
         let mut rows = FinalRows::default();
         let mut paid_cents = 0;
         for order in (0..orders).map(Order) {
@@ -179,9 +252,5 @@ impl FinalRows {
         }
         rows.paid_in_all = amount(paid_cents);
         rows
-    }
-
-    pub fn len(&self) -> usize {
-        self.order_id.len()
     }
 }

@@ -162,7 +162,7 @@ impl<'a> Scene<'_, 'a> {
             presence: handler.presence,
             changes,
             effects: handler.effects.iter().filter(|effect| effect.expr.reads_row()).map(bound).collect(),
-            origin: Origin { place: self.event.record.place(), index: self.event.index, at: self.at(handler.line) },
+            origin: Origin { place: self.event.record.place(), index: self.event.index, at: handler.origin.clone() },
         }))
     }
 

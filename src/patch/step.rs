@@ -48,8 +48,8 @@ pub struct BoundEffect {
 pub struct Origin {
     pub place: Place,
     pub index: u32,
-    /// File, line, table and event type.
-    pub at: String,
+    /// File, line and table.
+    pub at: Arc<str>,
 }
 
 /// One event meets a row of a table in one step at most for each handler; the origin tells them apart.

@@ -154,7 +154,7 @@ fn on_row() -> impl Strategy<Value = Patch> {
             presence: Presence { begun: 1, ended: 2 },
             changes: vec![(1, Change::Add(Value::Int(1)))],
             effects: vec![effect(3, Fold::Set, or_zero.clone()), effect(2, Fold::Add, or_zero)],
-            origin: Origin { place: Place { topic: "t".into(), partition: 0, offset }, index: 0, at: String::new() },
+            origin: Origin { place: Place { topic: "t".into(), partition: 0, offset }, index: 0, at: "".into() },
         };
         Patch { tail: vec![Step::OnRow(Arc::new(step))], ..Patch::default() }
     })

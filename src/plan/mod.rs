@@ -6,6 +6,7 @@ pub mod types;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use regex::Regex;
 
@@ -232,6 +233,8 @@ pub struct Handler {
     pub source: usize,
     /// Line of the projection file, for messages.
     pub line: usize,
+    /// File, line and table, for messages.
+    pub origin: Arc<str>,
     pub key: Vec<Expr>,
     pub when: Option<Expr>,
     pub require: Vec<(String, Expr)>,

@@ -209,6 +209,7 @@ impl Build<'_> {
         Handler {
             source: common.source,
             line: self.line(place),
+            origin: format!("{}:{}, {}", self.sink.file.path, self.line(place), plan.name).into(),
             key,
             when,
             require,
