@@ -9,6 +9,7 @@ mod endpoint;
 mod exactly_once;
 mod generated;
 mod history;
+mod kills;
 mod language;
 mod proxy;
 mod restarts;
