@@ -107,6 +107,7 @@ pub const CODES: &[Code] = &[
     event("overflow", "A sum leaves its column's type, or cannot be held exactly."),
     halt("postgres", "Postgres refuses something for a reason that does not pass by itself."),
     error("push-of-row", "A field of a record that is pushed reads the row."),
+    warning("record-time", "The time of Kafka's record decides a key or a version."),
     event("refused-by-postgres", "Postgres refuses a row that an event makes."),
     event("requirement", "A condition under `require` does not hold."),
     halt("settings", "A lane cannot make its Kafka client from the settings."),

@@ -121,3 +121,87 @@ fn blessing_writes_the_rows_that_differ_and_nothing_else() {
     let again = bless(&plan(PROJECTION), &SourceFile::new("t.yaml", expected.clone())).unwrap();
     assert!(again.changes.is_empty() && again.text == expected);
 }
+
+#[test]
+fn an_image_is_spread_onto_the_columns_of_its_names() {
+    let projection = "
+projection: people
+sources: { db: { topic: db, format: json, type: data.op, ordered_by: data.key }, o: { topic: o } }
+key: { id: data.key }
+columns: { name: text, city: text, note: text, big: text, first_seen: text, noted: text }
+handlers:
+  db:
+    c | u:
+      create: true
+      spread: { from: data.after, rename: { town: city }, except: [first_seen] }
+    d: { delete: true }
+  o:
+    Noted: { set: { noted: data.text } }
+";
+    let cases = "
+cases:
+  - name: absent is NULL, a placeholder leaves the column, other sources' columns are not touched
+    events:
+      - { source: db, data: { op: c, key: 1, after: { id: 1, name: Ada, town: Paris, note: x, big: long text } } }
+      - { source: o, type: Noted, data: { key: \"1\", text: hello } }
+      - { source: db, data: { op: u, key: 1, after: { name: Ada L, town: null, big: __debezium_unavailable_value } } }
+    rows:
+      people: [{ id: \"1\", name: Ada L, big: long text, noted: hello }]
+  - name: a row that is deleted and made again has nothing of before
+    events:
+      - { source: db, data: { op: c, key: 1, after: { name: Ada, note: x } } }
+      - { source: db, data: { op: d, key: 1, after: null } }
+      - { source: db, data: { op: c, key: 1, after: { name: Bo } } }
+    rows:
+      people: [{ id: \"1\", name: Bo }]
+";
+    let projection = projection.replace("data.key }\ncolumns", "string(data.key) }\ncolumns");
+    for report in ran(&projection, cases).unwrap() {
+        assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
+    }
+}
+
+#[test]
+fn a_tuple_of_versions_decides_column_by_column() {
+    let projection = "
+projection: parts
+sources: { s: { topic: s } }
+key: { id: data.id }
+columns: { a: text, b: text, c: jsonb }
+handlers:
+  s:
+    Both: { create: true, latest: [data.epoch, data.seq], set: { a: data.a, b: data.b } }
+    OnlyA: { latest: [data.epoch, data.seq], set_if_present: { a: data.a } }
+    Merged: { latest: [data.epoch, data.seq], merge: { c: data.c } }
+    Gone: { delete: true, latest: [data.epoch, data.seq] }
+";
+    let cases = "
+cases:
+  - name: a late partial update loses only where something newer was said
+    events:
+      - { type: Both, key: a, data: { id: x, epoch: 1, seq: 9, a: a1, b: b1 } }
+      - { type: OnlyA, key: b, data: { id: x, epoch: 2, seq: 1, a: a2 } }
+      - { type: Both, key: c, data: { id: x, epoch: 1, seq: 10, a: a3, b: b3 } }
+      - { type: OnlyA, key: d, data: { id: x, epoch: 3, seq: 0 } }
+    rows: { parts: [{ id: x, a: a2, b: b3 }] }
+  - name: a delete wins only if it is the newest, and what was made again after it stays
+    events:
+      - { type: Both, key: a, data: { id: x, epoch: 1, seq: 1, a: a1, b: b1 } }
+      - { type: Gone, key: b, data: { id: x, epoch: 1, seq: 2 } }
+      - { type: Both, key: c, data: { id: x, epoch: 1, seq: 3, a: a3, b: b3 } }
+      - { type: Both, key: d, data: { id: y, epoch: 1, seq: 1, a: a1, b: b1 } }
+      - { type: Gone, key: e, data: { id: y, epoch: 1, seq: 2 } }
+    rows: { parts: [{ id: x, a: a3, b: b3 }] }
+  - name: the members of a document are each as new as what was said of them
+    events:
+      - { type: Both, key: a, data: { id: x, epoch: 1, seq: 1, a: a1, b: b1 } }
+      - { type: Merged, key: b, data: { id: x, epoch: 1, seq: 5, c: { p: 5, q: { r: 5 } } } }
+      - { type: Merged, key: c, data: { id: x, epoch: 1, seq: 4, c: { p: 4, q: { s: 4 }, t: 4 } } }
+      - { type: Merged, key: d, data: { id: x, epoch: 1, seq: 6, c: { q: { r: null } } } }
+    rows: { parts: [{ id: x, a: a1, b: b1, c: { p: 5, q: { s: 4 }, t: 4 } }] }
+";
+    for report in ran(projection, cases).unwrap() {
+        assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
+        assert!(report.passed.contains(&"interleaved") && report.passed.contains(&"repeated"), "{report:?}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::plan::expr::{Compiler, Expr as Compiled, Function, Node, RowColumn};
 use crate::plan::types::{ColumnType, Kind};
 use crate::plan::{Column, Effect, Existence, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
 use crate::spec::diagnostic::suggest;
-use crate::spec::{self, Expr, Located, Name};
+use crate::spec::{self, Expr, Format, Located, Name};
 use crate::value::Value;
 
 /// Every bit of presence but the one of an end for good.
@@ -186,6 +186,7 @@ impl Build<'_> {
             self.error("latest-with", place, message, Some(&help));
         }
         self.check_presence_version(place, handler, common, existence);
+        self.check_time(place, source, &key, &version);
         let presence = match existence {
             Existence::EndsForGood => Presence { begun: FINAL, ended: ALL_SOURCES },
             _ if !plan.presence || common.alive.is_some() => Presence::default(),
@@ -245,6 +246,16 @@ impl Build<'_> {
             false if common.any_create || (common.alive.is_some() && handler.latest.is_nothing()) => Existence::Leaves,
             false => Existence::Begins,
         }
+    }
+
+    /// Plain JSON has no time of its own: `time` is when Kafka's record was made, which a copy of the topic may change.
+    fn check_time(&self, place: &Range<usize>, source: &Source, key: &[Compiled], version: &[Compiled]) {
+        let decides = [("the key", key), ("`latest`", version)];
+        let reads = |(_, exprs): &(&str, &[Compiled])| exprs.iter().any(Compiled::reads_time);
+        let Some((what, _)) = decides.into_iter().find(reads).filter(|_| source.format == Format::Json) else { return };
+        let message = format!("{what} is decided by the time of the record, for plain JSON has no time of its own");
+        let help = "read the time from the data, for example timestamp(data.at)".to_string();
+        self.sink.warning("record-time", place, message, Some(help));
     }
 
     fn check_presence_version(

@@ -367,3 +367,21 @@ fn suggestions_are_near() {
     assert_eq!(suggest("colums", ["columns", "key"]), Some("did you mean `columns`?".into()));
     assert_eq!(suggest("xyz", ["columns", "key"]), None);
 }
+
+#[test]
+fn the_records_time_deciding_a_result_is_told() {
+    let of = |format: &str, handler: &str| {
+        let text = format!(
+            "projection: t\nsources: {{ s: {{ topic: a{format} }} }}\nkey: {{ id: data.id }}\ncolumns: {{ n: bigint }}\nhandlers: {{ s: {{ A: {handler} }} }}\n"
+        );
+        found(&text).into_iter().any(|(code, ..)| code == "record-time")
+    };
+    let json = ", format: json, type: data.kind";
+    assert!(of(json, "{ latest: time, set: { n: data.n } }"));
+    assert!(
+        of(json, "{ key: { id: string(bucket(time, 'day')) }, add: { n: 1 } }")
+            || of(json, "{ key: { id: \"string(bucket(time, 'day'))\" }, add: { n: 1 } }")
+    );
+    assert!(!of(json, "{ latest: timestamp(data.at), set: { n: data.n } }"));
+    assert!(!of("", "{ latest: time, set: { n: data.n } }"));
+}
