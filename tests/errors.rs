@@ -136,7 +136,7 @@ fn validated(texts: &[&str]) -> (Vec<&'static str>, String) {
     let errors = found.iter().filter(|finding| finding.severity == Severity::Error).count();
     let warnings = found.len() - errors;
     let mut output: String = found.iter().map(|finding| format!("{}\n", finding.render(false))).collect();
-    output += &format!("{} projections, {errors} errors, {warnings} warnings\n", plans.len());
+    output += &format!("{}\n", projector::cli::summary(plans.len(), errors, warnings));
     (found.iter().map(|finding| finding.code).collect(), output.trim_start_matches('\n').to_string())
 }
 

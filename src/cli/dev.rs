@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
-use super::{Failure, Outcome, count, print_diagnostics, test};
+use super::{Failure, Outcome, print_diagnostics, summary, test};
 use crate::golden::{self, Trouble};
 use crate::plan::{Plan, compile_all};
 use crate::sample;
@@ -89,12 +89,7 @@ fn look(options: &Options) -> bool {
     let (plans, diagnostics) = compile_all(&files);
     print_diagnostics(&diagnostics);
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
-    println!(
-        "{}, {}, {}",
-        count(plans.len(), "projection"),
-        count(errors, "error"),
-        count(diagnostics.len() - errors, "warning")
-    );
+    println!("{}", summary(plans.len(), errors, diagnostics.len() - errors));
     let (mut passed, mut failed) = (0, 0);
     for plan in &plans {
         match test::run(plan, None) {

@@ -189,6 +189,11 @@ fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
     Ok(plans)
 }
 
+/// What was found in projection files, counted.
+pub fn summary(projections: usize, errors: usize, warnings: usize) -> String {
+    format!("{}, {}, {}", count(projections, "projection"), count(errors, "error"), count(warnings, "warning"))
+}
+
 /// A number and what is counted.
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })

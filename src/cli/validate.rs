@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Failure, Format, Outcome, REFUSED, count, print_diagnostics};
+use super::{Failure, Format, Outcome, REFUSED, print_diagnostics, summary};
 use crate::plan::compile_all;
 use crate::spec::diagnostic::{Diagnostic, Severity};
 use crate::spec::{json_schema, projection_files};
@@ -23,12 +23,7 @@ pub fn validate(path: &Path, format: Format, schema: bool) -> Outcome {
         Format::Text => {
             print_diagnostics(&diagnostics);
             let warnings = diagnostics.len() - errors;
-            println!(
-                "{}, {}, {}",
-                count(plans.len(), "projection"),
-                count(errors, "error"),
-                count(warnings, "warning")
-            );
+            println!("{}", summary(plans.len(), errors, warnings));
         }
     }
     if files.is_empty() {
