@@ -81,6 +81,7 @@ pub const CODES: &[Code] = &[
         "A column is under `latest` in one handler and not in another, or a `delete` is and its columns are not.",
     ),
     error("mixed-push", "Two handlers push to a column, and say different things about its records."),
+    error("mixed-versions", "The versions of one column are instants in one handler and something else in another."),
     error("name-taken", "Two files define a projection of one name, or serve a view of one name."),
     error("no-handler", "A table has no handlers, so that no event would ever reach it."),
     error("no-identity", "A `dedupe` does not say what makes an event's identity, and the format has none."),

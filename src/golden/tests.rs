@@ -205,3 +205,38 @@ cases:
         assert!(report.passed.contains(&"interleaved") && report.passed.contains(&"repeated"), "{report:?}");
     }
 }
+
+/// A field that fills an instant is compared as one in every handler of the table, the delete's too.
+#[test]
+fn instants_are_compared_as_instants() {
+    let projection = "
+projection: checks
+sources: { s: { topic: s } }
+key: { id: data.id }
+columns: { result: text, at: timestamptz }
+handlers:
+  s:
+    Checked: { create: true, latest: data.at, set: { result: data.result, at: data.at } }
+    Corrected: { latest: data.at, set: { result: data.result } }
+    Gone: { delete: true, latest: data.at }
+";
+    let cases = "
+cases:
+  - name: an offset does not make an instant later
+    events:
+      - { type: Checked, key: a, data: { id: x, result: new, at: \"2026-11-20T11:30:00Z\" } }
+      - { type: Checked, key: b, data: { id: x, result: old, at: \"2026-11-20T12:00:00+01:00\" } }
+      - { type: Corrected, key: c, data: { id: x, result: older, at: \"2026-11-20T12:15:00.5+01:00\" } }
+    rows: { checks: [{ id: x, result: new, at: \"2026-11-20T11:30:00Z\" }] }
+  - name: a delete is as new as its instant
+    events:
+      - { type: Checked, key: a, data: { id: x, result: new, at: \"2026-11-20T12:00:00+01:00\" } }
+      - { type: Gone, key: b, data: { id: x, at: \"2026-11-20T11:30:00Z\" } }
+      - { type: Checked, key: a, data: { id: y, result: new, at: \"2026-11-20T11:30:00Z\" } }
+      - { type: Gone, key: b, data: { id: y, at: \"2026-11-20T12:00:00+01:00\" } }
+    rows: { checks: [{ id: y, result: new, at: \"2026-11-20T11:30:00Z\" }] }
+";
+    for report in ran(projection, cases).unwrap() {
+        assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
+    }
+}

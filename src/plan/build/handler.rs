@@ -8,7 +8,7 @@ use super::versions::alive_column;
 use super::{Build, source};
 use crate::json_paths::Paths;
 use crate::patch::{FINAL, Presence};
-use crate::plan::expr::{Compiler, Expr as Compiled, Function, Node, RowColumn};
+use crate::plan::expr::{Compiler, Expr as Compiled, Node, RowColumn};
 use crate::plan::types::{ColumnType, Kind};
 use crate::plan::{Column, Effect, Existence, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
 use crate::spec::diagnostic::suggest;
@@ -172,7 +172,6 @@ impl Build<'_> {
             .collect();
         let existence = self.existence(place, handler, common);
         let mut effects = scope.effects(handler, common.written, common.source_name, plan);
-        let version: Vec<Compiled> = version.into_iter().map(|part| as_instant(part, &effects, plan)).collect();
         if let (true, Some(effect)) = (ends(handler), effects.first()) {
             let message = format!("a delete changes no column, `{}` does", effect.fold.word());
             self.error("delete-and-set", place, message, Some("a delete clears its source's columns by itself"));
@@ -283,19 +282,6 @@ fn cleared(columns: &[Column], which: impl Iterator<Item = usize>, line: usize) 
         record: Vec::new(),
         line,
     })
-}
-
-/// A field that also fills a column of instants or days is compared as one, whatever its offset.
-fn as_instant(part: Compiled, effects: &[Effect], plan: &Table) -> Compiled {
-    let Node::Path { scope, slot, .. } = part.node else { return part };
-    let same = |node: &Node| matches!(node, Node::Path { scope: s, slot: x, .. } if (*s, *x) == (scope, slot));
-    let filled = effects.iter().find(|effect| effect.fold.sets() && same(&effect.expr.node));
-    let function = match filled.map(|effect| plan.columns[usize::from(effect.column)].shape.type_.kind()) {
-        Some(Kind::Time) => Function::Timestamp,
-        Some(Kind::Date) => Function::ParseDate,
-        _ => return part,
-    };
-    Compiled { node: Node::Call(function, vec![part.node]), ..part }
 }
 
 fn ends(handler: &spec::Handler) -> bool {

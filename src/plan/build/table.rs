@@ -132,6 +132,7 @@ impl Build<'_> {
         }
         let owners = self.handlers(at, table, &row, &mut plan, sources);
         self.check_latest(table, &plan, &owners);
+        self.settle_versions(table, &mut plan);
         self.check_folds(table, &plan, &owners);
         self.check_not_null(table, &plan, &owners);
         self.version_slots(&mut plan);

@@ -177,6 +177,13 @@ fn what_does_not_go_together_is_refused() {
             4,
             "line 6",
         ),
+        (
+            "b: text, t: timestamptz",
+            "  s: { A: { latest: data.at, set: { b: data.b, t: data.at } } }\n  o: { B: { latest: data.n, set: { b: data.b } } }\n",
+            "mixed-versions",
+            4,
+            "lines 6 and 7",
+        ),
         ("n: bigint", "  s: { A: { latest: data.v, add: { n: 1 } } }\n", "latest-with", 6, "beside"),
         ("n: bigint", "  s: { A: { latest: [data.v, true], set: { n: 1 } } }\n", "wrong-kind", 6, "version"),
         (

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::Build;
 use super::checks::Owners;
 use crate::patch::{ColumnShape, RecordShape};
-use crate::plan::types::{ColumnType, Scalar};
-use crate::plan::{Column, Fold, Table};
+use crate::plan::expr::{Expr, Function, Node, ScopeId};
+use crate::plan::types::{ColumnType, Kind, Scalar};
+use crate::plan::{Column, Fold, Handler, Table};
 use crate::spec;
 use crate::value::Value;
 
@@ -31,7 +32,7 @@ impl Build<'_> {
         for (at, column) in plan.columns.iter().enumerate() {
             let Some((name, _)) = table.columns.iter().find(|(name, _)| name.value == column.name) else { continue };
             let writers = || {
-                let writes = |handler: &&crate::plan::Handler| {
+                let writes = |handler: &&Handler| {
                     !handler.deletes() && handler.effects.iter().any(|e| usize::from(e.column) == at)
                 };
                 owners.handlers.iter().map(|(id, _)| &plan.handlers[*id]).filter(writes)
@@ -70,11 +71,56 @@ impl Build<'_> {
         }
     }
 
+    /// A field that anywhere in the table fills a column of instants or days is compared as one, in every version.
+    ///
+    /// What is compared for one column has to be of one kind: an instant is never newer or older than a text.
+    pub(super) fn settle_versions(&self, table: &spec::Table, plan: &mut Table) {
+        let mut times: Vec<(usize, ScopeId, usize, Function)> = Vec::new();
+        for handler in &plan.handlers {
+            for effect in handler.effects.iter().filter(|effect| effect.fold.sets()) {
+                let function = match plan.columns[usize::from(effect.column)].shape.type_.kind() {
+                    Kind::Time => Function::Timestamp,
+                    Kind::Date => Function::ParseDate,
+                    _ => continue,
+                };
+                if let Node::Path { scope, slot, .. } = effect.expr.node {
+                    times.push((handler.source, scope, slot, function));
+                }
+            }
+        }
+        for handler in &mut plan.handlers {
+            for part in &mut handler.version {
+                let Node::Path { scope, slot, .. } = part.node else { continue };
+                let known = times.iter().find(|(source, s, x, _)| (*source, *s, *x) == (handler.source, scope, slot));
+                if let Some((.., function)) = known {
+                    let kind = if *function == Function::Timestamp { Kind::Time } else { Kind::Date };
+                    let node = Node::Call(*function, vec![part.node.clone()]);
+                    *part = Expr { node, kind, text: part.text.clone() };
+                }
+            }
+        }
+        for (at, column) in plan.columns.iter().enumerate() {
+            let Some((name, _)) = table.columns.iter().find(|(name, _)| name.value == column.name) else { continue };
+            let writes = |handler: &&Handler| handler.effects.iter().any(|effect| usize::from(effect.column) == at);
+            let mut versioned = plan.handlers.iter().filter(writes).filter(|handler| !handler.version.is_empty());
+            let Some(first) = versioned.next() else { continue };
+            if let Some(other) = versioned.find(|other| !comparable(first, other)) {
+                let message = format!(
+                    "the versions of `{}` on lines {} and {} do not compare: one has an instant or a day where the other has none",
+                    column.name, first.line, other.line
+                );
+                let help = "make both instants: timestamp(…)".to_string();
+                self.error("mixed-versions", &name.span, message, Some(&help));
+                return;
+            }
+        }
+    }
+
     /// Gives each column under `latest` its version slot. Columns that the same handlers always write together share one.
     pub(super) fn version_slots(&self, plan: &mut Table) {
         let mut known: Vec<Vec<usize>> = Vec::new();
         for at in 0..plan.columns.len() {
-            let writes = |(id, handler): (usize, &crate::plan::Handler)| {
+            let writes = |(id, handler): (usize, &Handler)| {
                 let effect = handler.effects.iter().find(|effect| usize::from(effect.column) == at)?;
                 (!handler.version.is_empty()).then_some((id, effect.fold))
             };
@@ -134,4 +180,11 @@ impl Build<'_> {
             _ => column.shape.records = Some(Arc::new(shape)),
         }
     }
+}
+
+/// Whether the parts of two versions are times of one kind in the same places.
+fn comparable(one: &Handler, other: &Handler) -> bool {
+    let time = |kind: Kind| if matches!(kind, Kind::Time | Kind::Date) { Some(kind) } else { None };
+    one.version.len() == other.version.len()
+        && one.version.iter().zip(&other.version).all(|(a, b)| time(a.kind) == time(b.kind))
 }
