@@ -98,6 +98,7 @@ pub const CODES: &[Code] = &[
     event("not-null", "An event would set a column to NULL that is `not_null`."),
     error("not-yet", "A word is part of the language, and this release cannot do what it says."),
     error("nothing-served", "No table of the projection is one that readers see."),
+    error("nothing-to-forget", "A table forgets ended rows, and nothing ends them."),
     event("null-key", "An expression of the key is NULL, so that the event names no row."),
     halt("offset-beyond-end", "A checkpoint is past the end of its partition."),
     event(

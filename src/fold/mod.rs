@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::batch::Key;
 use crate::event::Event;
 use crate::json_paths::Slots;
-use crate::patch::{BoundEffect, Change, OnRow, Origin, Patch, Records, Step, change_of};
+use crate::patch::{BoundEffect, Change, OnRow, Origin, Patch, Records, Reset, Step, change_of};
 use crate::plan::expr::{Env, Expr, FIRST_ELEMENT, Failure};
 use crate::plan::{Effect, Fold, ForEach, Handler, Plan, Source, Table};
 use crate::value::{Value, show};
@@ -128,6 +128,7 @@ impl<'a> Scene<'_, 'a> {
                 return Err(self.unapplied(Failure { code: "requirement", message }, handler.line, "require"));
             }
         }
+        self.not_forgotten()?;
         let key = self.key(&env)?;
         let version = self.version(&env)?;
         let mut changes = Vec::with_capacity(handler.effects.len());
@@ -143,6 +144,23 @@ impl<'a> Scene<'_, 'a> {
         Ok(Some(RowPatch { table: self.table_at, key, patch }))
     }
 
+    /// Of an event older than rows are remembered for, nobody knows whether its row has ended since.
+    fn not_forgotten(&self) -> Result<(), Unapplied> {
+        let (Some(forget), Some(time), Some(clock)) = (self.table.forget, self.event.time, self.event.clock) else {
+            return Ok(());
+        };
+        let horizon = clock.saturating_sub(forget.after);
+        if time >= horizon {
+            return Ok(());
+        }
+        let (time, horizon) = (Value::Time(time).to_json_text(), Value::Time(horizon).to_json_text());
+        let message = format!(
+            "the event's time {time} is before {horizon}, from when on ended rows are remembered: nobody knows whether its row has ended since"
+        );
+        let failure = Failure { code: "older-than-window", message };
+        Err(self.unapplied(failure, self.handler.line, "forget_deleted_after"))
+    }
+
     /// What can only be worked out when the row is there.
     fn on_row(&self, env: &Env<'_, 'a>, changes: Vec<(u16, Change)>, version: Option<Version>) -> Step {
         let handler = self.handler;
@@ -156,7 +174,11 @@ impl<'a> Scene<'_, 'a> {
         };
         let require = handler.require.iter().filter(|(_, condition)| condition.reads_row());
         Step::OnRow(Arc::new(OnRow {
-            expire: self.table.expire.zip(self.event.clock),
+            reset: Reset {
+                clock: self.event.clock,
+                expire: self.table.expire,
+                forget: self.table.forget.map(|forget| (forget.column, self.table.alive.clone())),
+            },
             when: handler.when.as_ref().filter(reading).map(|when| when.bind(env)),
             require: require.map(|(name, condition)| (name.clone(), condition.bind(env))).collect(),
             presence: handler.presence,

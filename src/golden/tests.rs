@@ -240,3 +240,51 @@ cases:
         assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
     }
 }
+
+#[test]
+fn ended_rows_are_forgotten_in_time() {
+    let projection = "
+projection: people
+sources: { s: { topic: s, ordered_by: data.id } }
+tables:
+  people:
+    key: { id: data.id }
+    columns: { name: text, n: { type: bigint, default: 0 } }
+    forget_deleted_after: P1D
+    handlers:
+      s:
+        Came: { create: true, latest: data.v, set: { name: data.name } }
+        Went: { delete: true, latest: data.v }
+";
+    let projection = projection.replace(", n: { type: bigint, default: 0 }", "");
+    let came =
+        |v: u32, time: &str| format!("{{ type: Came, time: \"{time}\", data: {{ id: x, v: {v}, name: n{v} }} }}");
+    let went = |v: u32, time: &str| format!("{{ type: Went, time: \"{time}\", data: {{ id: x, v: {v} }} }}");
+    let case = |name: &str, events: &[String], then: &str| {
+        format!("  - name: {name}\n    events: [{}]\n    {then}\n", events.join(", "))
+    };
+    let cases = [
+        "cases:\n".to_string(),
+        // Remembered: what is older than the end loses.
+        case(
+            "remembered",
+            &[came(1, "2026-01-01T00:00:00Z"), went(5, "2026-01-01T01:00:00Z"), came(3, "2026-01-01T12:00:00Z")],
+            "rows: { people: [] }",
+        ),
+        // Forgotten: the row starts from nothing, whatever its versions were.
+        case(
+            "forgotten",
+            &[came(1, "2026-01-01T00:00:00Z"), went(5, "2026-01-01T01:00:00Z"), came(3, "2026-01-02T01:00:00Z")],
+            "rows: { people: [{ id: x, name: n3 }] }",
+        ),
+        case(
+            "too old",
+            &[went(5, "2026-01-03T00:00:00Z"), came(6, "2026-01-01T23:59:59Z")],
+            "error: ended rows are remembered",
+        ),
+    ]
+    .concat();
+    for report in ran(&projection, &cases).unwrap() {
+        assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
+    }
+}

@@ -22,7 +22,7 @@ use crate::version::Version;
 pub use change::Change;
 pub use merge::Merge;
 pub use records::{RecordShape, Records};
-pub use step::{BoundEffect, OnRow, Origin, Step, change_of};
+pub use step::{BoundEffect, OnRow, Origin, Reset, Step, change_of};
 
 /// What happens to the presence of sources in a row, one bit each. The two sets are disjoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

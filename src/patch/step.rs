@@ -23,8 +23,7 @@ pub enum Step {
 /// What one event does to a row by what the row is. Expressions are bound: they read nothing but the row.
 #[derive(Debug)]
 pub struct OnRow {
-    /// The column that says when the row expires, and the time by which it may have: then it starts from nothing.
-    pub expire: Option<(u16, i64)>,
+    pub reset: Reset,
     pub when: Option<Expr>,
     pub require: Vec<(String, Expr)>,
     pub presence: Presence,
@@ -32,6 +31,29 @@ pub struct OnRow {
     pub changes: Vec<(u16, Change)>,
     pub effects: Vec<BoundEffect>,
     pub origin: Origin,
+}
+
+/// When a row starts from nothing before an event meets it.
+#[derive(Debug, Clone, Default)]
+pub struct Reset {
+    /// The time of the event's partition, in microseconds.
+    pub clock: Option<i64>,
+    /// The column that says when the row expires.
+    pub expire: Option<u16>,
+    /// The column that says when the row is forgotten, if it has ended; and those that say, under `latest`, that it has not.
+    pub forget: Option<(u16, Vec<u16>)>,
+}
+
+impl Reset {
+    fn is_due(&self, row: &Row) -> bool {
+        let Some(clock) = self.clock else { return false };
+        let passed = |column: u16| matches!(row.values[usize::from(column)], Value::Time(end) if end <= clock);
+        let present = |alive: &[u16]| {
+            row.present != 0 || alive.iter().any(|at| row.values[usize::from(*at)] == Value::Bool(true))
+        };
+        self.expire.is_some_and(passed)
+            || self.forget.as_ref().is_some_and(|(column, alive)| passed(*column) && !present(alive))
+    }
 }
 
 #[derive(Debug)]
@@ -61,9 +83,7 @@ impl PartialEq for OnRow {
 
 impl OnRow {
     pub(super) fn apply(&self, key: &[Value], row: &mut Row, columns: &[ColumnShape]) -> Result<(), Misapplied> {
-        if let Some((column, now)) = self.expire
-            && matches!(row.values[usize::from(column)], Value::Time(end) if end <= now)
-        {
+        if self.reset.is_due(row) {
             *row = Row::blank(columns);
         }
         if let Some(when) = &self.when

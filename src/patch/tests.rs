@@ -148,7 +148,7 @@ fn on_row() -> impl Strategy<Value = Patch> {
             version: None,
         };
         let step = OnRow {
-            expire: None,
+            reset: Reset::default(),
             when: conditional.then(|| expr(less, Kind::Bool)),
             require: Vec::new(),
             presence: Presence { begun: 1, ended: 2 },

@@ -197,7 +197,7 @@ impl Lane {
     /// Lets expired rows go, beside the folding.
     fn sweep(&mut self) {
         self.swept = Instant::now();
-        if self.running.plan.tables.iter().all(|table| table.expire.is_none()) {
+        if self.running.plan.tables.iter().all(|table| table.expire.is_none() && table.forget.is_none()) {
             return;
         }
         let running = self.running.clone();

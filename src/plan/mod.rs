@@ -178,6 +178,7 @@ pub struct Table {
     pub alive: Vec<u16>,
     /// The column that says when a row expires.
     pub expire: Option<u16>,
+    pub forget: Option<Forget>,
     /// A further condition for a row to be seen.
     pub show: Option<Expr>,
     /// Columns worked out when the row is read, in the order of the file, `flags` last.
@@ -193,6 +194,15 @@ impl Table {
     pub fn has_finals(&self) -> bool {
         self.handlers.iter().any(|handler| handler.existence == Existence::EndsForGood)
     }
+}
+
+/// When rows that have ended are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forget {
+    /// The state column that says when.
+    pub column: u16,
+    /// Microseconds of event time after the row's end.
+    pub after: i64,
 }
 
 /// A column that is worked out when a row is read.

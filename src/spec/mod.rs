@@ -67,6 +67,9 @@ pub struct Projection {
     pub expire: Option<Name>,
     /// Short form for a projection of one table: without a write-ahead log.
     pub unlogged: bool,
+    /// Short form for a projection of one table: for how long rows that have ended are remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forget_deleted_after: Option<Name>,
 }
 
 /// One or more Kafka topics of one format.
@@ -168,9 +171,9 @@ pub struct Table {
     pub expire: Option<Name>,
     /// Without a write-ahead log: faster to write, and empty after a crash of Postgres, from when on it is built anew.
     pub unlogged: bool,
-    /// When ended rows may be forgotten.
+    /// For how long rows that have ended are remembered, by the events' own time: an ISO 8601 duration such as P90D.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub forget_deleted_after: Option<Located<Literal>>,
+    pub forget_deleted_after: Option<Name>,
 }
 
 /// Indexes for searching text.

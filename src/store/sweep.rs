@@ -1,6 +1,6 @@
-//! Sweeping rows that have expired.
+//! Sweeping rows that have expired, or have ended so long ago that they are forgotten.
 //!
-//! A row has expired when its partition's own time has passed it; every later event of it finds an empty row anyway. So
+//! Either happens when the partition's own time has passed it; every later event of the row finds an empty one anyway. So
 //! rows that the slowest partition has passed can go, whenever, and nothing that is ever read depends on it.
 
 use sqlx::{PgPool, Row};
@@ -18,7 +18,7 @@ use crate::plan::{Plan, Table};
 /// What Postgres says.
 pub async fn sweep(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<u64, StoreError> {
     let mut swept = 0;
-    for table in plan.tables.iter().filter(|table| table.expire.is_some()) {
+    for table in plan.tables.iter().filter(|table| table.expire.is_some() || table.forget.is_some()) {
         if let Some(passed) = passed_by_all(pool, plan, generation, table).await? {
             swept += sweep_table(pool, generation, table, passed).await?;
         }
@@ -53,13 +53,20 @@ async fn passed_by_all(
 
 async fn sweep_table(pool: &PgPool, generation: &Generation, table: &Table, passed: i64) -> Result<u64, StoreError> {
     const AT_ONCE: u64 = 1_000;
-    let Some(expire) = table.expire else { return Ok(0) };
     let name = table_name(&generation.schema, table);
-    let column = ident(&table.columns[usize::from(expire)].name);
+    let column = |at: u16| ident(&table.columns[usize::from(at)].name);
+    let passed_column = |at: u16| format!("{} <= to_timestamp($1::numeric / 1000000)", column(at));
+    let mut due: Vec<String> = table.expire.map(passed_column).into_iter().collect();
+    if let Some(forget) = table.forget {
+        let absent = table.alive.iter().map(|at| format!(" AND {} IS NOT TRUE", column(*at)));
+        let absent: String = absent.collect();
+        due.push(format!("({} AND {PRESENCE} = 0{absent})", passed_column(forget.column)));
+    }
+    let due = due.join(" OR ");
     let open = if table.has_finals() { format!(" AND {PRESENCE} & {FINAL} = 0") } else { String::new() };
     let sql = format!(
         "DELETE FROM {name} WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM {name} WHERE {column} <= to_timestamp($1::numeric / 1000000){open}
+             SELECT ctid FROM {name} WHERE ({due}){open}
              LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED))"
     );
     let mut swept = 0;

@@ -80,8 +80,8 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
     for table in &plan.tables {
         statements.push(create_table(schema, table));
         statements.extend(search_indexes(schema, table));
-        if let Some(expire) = table.expire {
-            let column = ident(&table.columns[usize::from(expire)].name);
+        for swept_by in table.expire.into_iter().chain(table.forget.map(|forget| forget.column)) {
+            let column = ident(&table.columns[usize::from(swept_by)].name);
             statements.push(format!("CREATE INDEX ON {} ({column})", table_name(schema, table)));
         }
         for index in &table.indexes {

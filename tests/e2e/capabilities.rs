@@ -142,6 +142,53 @@ fn expired_rows_are_not_seen_start_from_nothing_and_are_swept() {
 }
 
 #[test]
+fn ended_rows_are_remembered_for_a_while_and_then_swept() {
+    let world = World::new("forget");
+    world.create_topic("events", 1, &[]);
+    world.projection(
+        "people.yaml",
+        "
+projection: people
+sources: { events: { topic: TOPIC(events), ordered_by: data.id } }
+key: { id: data.id }
+columns: { name: text }
+forget_deleted_after: P1D
+handlers:
+  events:
+    Came: { create: true, latest: data.v, set: { name: data.name } }
+    Went: { delete: true, latest: data.v }
+",
+    );
+    let of = |type_: &str, id: &str, v: i64, time: &str| {
+        message(0, id, event("1", type_, time, &json!({ "id": id, "v": v, "name": format!("{id}{v}") })))
+    };
+    world.send(
+        "events",
+        &[
+            of("Came", "a", 1, "2026-01-01T00:00:00Z"),
+            of("Went", "a", 5, "2026-01-01T00:00:00Z"),
+            of("Came", "b", 1, "2026-01-01T00:00:00Z"),
+            of("Came", "a", 3, "2026-01-01T01:00:00Z"),
+        ],
+    );
+    let _daemon = world.start(&[("PROJECTOR__FOLD__SWEEP_S", "1")]);
+    world.applied("people", "events");
+    assert_eq!(
+        world.query("SELECT * FROM views.people"),
+        [r#"{"id":"b","name":"b1"}"#],
+        "what is late does not bring back"
+    );
+    world.send("events", &[of("Came", "c", 1, "2026-01-03T00:00:00Z"), of("Went", "c", 2, "2026-01-03T00:00:00Z")]);
+    world.wait("the sweep", || match world.query("SELECT id FROM \"people@1\".people ORDER BY id") {
+        rows if rows == [r#"{"id":"b"}"#, r#"{"id":"c"}"#] => Ok(()),
+        rows => Err(format!("{rows:?}")),
+    });
+    world.send("events", &[of("Came", "b", 9, "2026-01-01T23:00:00Z")]);
+    let halt = world.halted("people");
+    assert!(halt.contains("older-than-window") && halt.contains("\"offset\":6"), "{halt}");
+}
+
+#[test]
 fn a_split_message_is_many_events_and_one_atom() {
     let world = World::new("split");
     world.create_topic("events", 1, &[]);

@@ -44,7 +44,7 @@ impl Build<'_> {
         let all = || written.handlers.values().flat_map(|types| types.values()).flat_map(|many| many.iter());
         let any_create = all().any(|handler| handler.create);
         plan.presence = any_create || all().any(|handler| handler.delete.is_some());
-        let declared = plan.columns.len();
+        let declared = plan.columns.len() - usize::from(plan.forget.is_some());
         let mut owners = Owners::default();
         for (bit, (source_name, types)) in written.handlers.iter().enumerate() {
             let known = sources.iter().position(|source| source.name == source_name.value);
@@ -202,7 +202,17 @@ impl Build<'_> {
                 line: self.line(place),
             });
         }
+        if let (Some(forget), Existence::Begins | Existence::Ends) = (plan.forget, existence) {
+            let expr = if existence == Existence::Ends {
+                Compiled::time_plus(forget.after)
+            } else {
+                Compiled::constant(Value::Null)
+            };
+            let line = self.line(place);
+            effects.push(Effect { column: forget.column, fold: Fold::Set, expr, record: Vec::new(), line });
+        }
         let on_row = common.written.expire.is_some()
+            || plan.forget.is_some()
             || when.iter().any(Compiled::reads_row)
             || require.iter().any(|(_, condition)| condition.reads_row())
             || effects.iter().any(|effect| effect.expr.reads_row());

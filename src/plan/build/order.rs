@@ -100,6 +100,9 @@ impl Meeting<'_> {
         if self.table.expire.is_some() {
             found.push("rows expire by the time of each partition".into());
         }
+        if self.table.forget.is_some() {
+            found.push("ended rows are forgotten by the time of each partition".into());
+        }
         let begins_and_ends = one.presence.begun & other.presence.ended | one.presence.ended & other.presence.begun;
         if begins_and_ends != 0 {
             found.push("the row is begun and ended without a version".into());

@@ -2,9 +2,11 @@
 
 use indexmap::IndexMap;
 
+use super::versions::forget_column;
 use super::{Build, LONGEST_NAME};
+use crate::plan::expr::duration;
 use crate::plan::types::{ColumnType, Scalar};
-use crate::plan::{Column, Search, Source, Table};
+use crate::plan::{Column, Forget, Search, Source, Table};
 use crate::spec::diagnostic::suggest;
 use crate::spec::{self, Name, Projection, SearchMethod};
 
@@ -26,6 +28,7 @@ impl Build<'_> {
             search: projection.search.clone(),
             expire: projection.expire.clone(),
             unlogged: projection.unlogged,
+            forget_deleted_after: projection.forget_deleted_after.clone(),
             ..spec::Table::default()
         };
         let uses_short = !short.key.is_empty() || !short.columns.is_empty() || !short.handlers.is_empty();
@@ -83,11 +86,7 @@ impl Build<'_> {
         if name.span != projection.span {
             self.identifier(name, "table", LONGEST_NAME);
         }
-        self.refuse_later(&[
-            ("join", &table.join),
-            ("rollups", &table.rollups),
-            ("forget_deleted_after", &table.forget_deleted_after),
-        ]);
+        self.refuse_later(&[("join", &table.join), ("rollups", &table.rollups)]);
         if table.key.is_empty() {
             let help = "key: { order_id: data.order_id }";
             self.error("no-key", &name.span, format!("the table `{}` has no key", name.value), Some(help));
@@ -117,6 +116,7 @@ impl Build<'_> {
             version_slots: 0,
             alive: Vec::new(),
             expire: None,
+            forget: None,
             show: table.show.as_ref().and_then(|show| self.row_condition(show, &row)),
             generated,
             search: self.search(table),
@@ -124,6 +124,7 @@ impl Build<'_> {
             order_free: false,
         };
         plan.expire = self.expire(table, &plan);
+        plan.forget = self.forget(table, &mut plan);
         if table.handlers.values().all(|types| types.is_empty()) {
             self.error("no-handler", &name.span, format!("the table `{}` has no handlers", name.value), None);
         }
@@ -154,6 +155,22 @@ impl Build<'_> {
             self.error("bad-expire", &name.span, message, Some("make it a timestamptz"));
         }
         Some(at as u16)
+    }
+
+    fn forget(&self, table: &spec::Table, plan: &mut Table) -> Option<Forget> {
+        let text = table.forget_deleted_after.as_ref()?;
+        let all = || table.handlers.values().flat_map(|types| types.values()).flat_map(|many| many.iter());
+        if !all().any(|handler| handler.delete.as_ref().is_some_and(|word| word.as_str() == "true")) {
+            let message = "no handler of the table has `delete: true`: there is nothing to forget";
+            self.error("nothing-to-forget", &text.span, message, Some("leave it out"));
+        }
+        let after = duration(text).ok().filter(|after| *after > 0);
+        if after.is_none() {
+            let help = "for how long ended rows are remembered, as an ISO 8601 duration: P90D";
+            self.error("bad-window", &text.span, format!("`{}` is no window", text.value), Some(help));
+        }
+        plan.columns.push(forget_column());
+        Some(Forget { column: plan.columns.len() as u16 - 1, after: after? })
     }
 
     fn search(&self, table: &spec::Table) -> Option<Search> {

@@ -113,6 +113,7 @@ fn each_mistake_has_its_code_and_line() {
         ("columns:", "show: data.x == 1\n    columns:", "unknown-name", 8, "row."),
         ("columns:", "show: row.state\n    columns:", "wrong-kind", 8, "condition"),
         ("columns:", "flags: { odd: \"row.state.matches('a')\" }\n    columns:", "not-in-sql", 8, "matches"),
+        ("columns:", "forget_deleted_after: a while\n    columns:", "bad-window", 8, "P90D"),
         ("columns:", "expire: total\n    columns:", "bad-expire", 8, "timestamptz"),
         ("columns:", "expire: gone_at\n    columns:", "unknown-column", 8, "gone_at"),
         ("columns:", "search: { columns: [total] }\n    columns:", "bad-search", 8, "text"),

@@ -16,6 +16,11 @@ pub(super) fn alive_column(bit: usize) -> Column {
     state_column(format!("projector_alive_{bit}"), Scalar::Bool)
 }
 
+/// The column that says when a row that has ended is forgotten.
+pub(super) fn forget_column() -> Column {
+    state_column("projector_forget_at".into(), Scalar::Timestamptz)
+}
+
 fn state_column(name: String, scalar: Scalar) -> Column {
     Column {
         name,

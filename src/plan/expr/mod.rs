@@ -152,6 +152,13 @@ impl Expr {
         found.into_inner()
     }
 
+    /// The event's time and so many microseconds more.
+    pub fn time_plus(micros: i64) -> Expr {
+        let (time, more) = (Node::Meta(Meta::Time), Node::Const(Value::Duration(micros)));
+        let node = Node::Arithmetic(Arithmetic::Add, Box::new(time), Box::new(more));
+        Expr { node, kind: Kind::Time, text: "time".into() }
+    }
+
     pub fn constant(value: Value) -> Expr {
         Expr { text: value.to_json_text(), node: Node::Const(value), kind: Kind::Any }
     }
