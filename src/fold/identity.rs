@@ -31,6 +31,8 @@ pub fn identity(source: &Source, event: &Event<'_>) -> Result<Option<(Identity, 
     if by.is_empty() {
         part(event.source.as_deref().ok_or_else(|| missing("source"))?);
         part(event.id.as_deref().ok_or_else(|| missing("id"))?);
+        // The events of one message share its identity; which of them they are tells them apart.
+        part(&event.index.to_string());
     }
     for expr in by {
         match expr.eval(&Env::event(event, &[]))? {

@@ -288,3 +288,25 @@ tables:
         assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
     }
 }
+
+#[test]
+fn the_events_of_a_split_message_are_no_repeats_of_one_another() {
+    let projection = "
+projection: parts
+sources: { s: { topic: s, split: message.parts, dedupe: { window: P1D } } }
+key: { id: data.id }
+columns: { n: { type: bigint, default: 0 } }
+handlers: { s: { Sent: { add: { n: data.n } } } }
+";
+    let cases = "
+cases:
+  - name: a message of two, sent twice
+    events:
+      - { type: Sent, id: m1, data: { parts: [{ id: x, n: 1 }, { id: x, n: 1 }] } }
+      - { type: Sent, id: m1, data: { parts: [{ id: x, n: 1 }, { id: x, n: 1 }] } }
+      - { type: Sent, id: m2, data: { parts: [{ id: x, n: 5 }] } }
+    rows: { parts: [{ id: x, n: 7 }] }
+";
+    let report = ran(projection, cases).unwrap().remove(0);
+    assert!(report.differences.is_empty() && report.passed.contains(&"repeated"), "{report:?}");
+}
