@@ -43,6 +43,13 @@ pub fn intake(
     let mut intake = Intake { clock, ..Intake::default() };
     for event in decode(spec, record, clock).map_err(refused)? {
         intake.clock = event.clock;
+        // Of an event that no handler takes nothing is looked at.
+        if spec.routes.handlers(&event.type_).is_empty() {
+            if !spec.routes.knows(&event.type_) {
+                intake.unhandled.push(event.type_.to_string());
+            }
+            continue;
+        }
         if let Some((identity, horizon)) = identity(spec, &event).map_err(refused)? {
             let here = intake.counted.iter().any(|other| other.identity == identity);
             if here || known(&identity, horizon) {
@@ -51,10 +58,6 @@ pub fn intake(
             let partition = Partition::new(record.topic, record.partition);
             let time = event.time.unwrap_or(horizon);
             intake.counted.push(Counted { partition, identity, time, horizon });
-        }
-        if !spec.routes.knows(&event.type_) {
-            intake.unhandled.push(event.type_.to_string());
-            continue;
         }
         let patches = fold(plan, source, &event)
             .map_err(|unapplied| Refused { code: unapplied.code, message: unapplied.to_string() })?;

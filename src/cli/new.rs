@@ -57,6 +57,11 @@ pub fn new(options: &Options) -> Outcome {
     for (path, text) in [(&path, &file.text), (&test_path, &test)] {
         write(path, text)?;
     }
+    // For editors, which complete and check by it. One that is there already stays.
+    let schema = options.into.join("projection.schema.json");
+    if !schema.exists() {
+        write(&schema, &crate::spec::json_schema())?;
+    }
     println!("\nwrote {} and {}", path.display(), test_path.display());
     println!("next:  projector dev {}", path.display());
     Ok(())

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use comfy_table::Table;
 use serde_json::json;
 
-use super::{Common, Failure, Format, Outcome, apply, runtime};
+use super::{Common, Failure, Format, Outcome, apply, count, runtime};
 use crate::checkpoint::Partition;
 use crate::config::Settings;
 use crate::source::{Consumer, SourceError};
@@ -146,8 +146,9 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
         }
         for (source, type_, events) in &projection.unhandled {
             println!(
-                "{}: no table handles {type_} of {source} ({events} events); `ignore: reason` says that it is meant",
-                projection.projection
+                "{}: no table handles {type_} of {source} ({}); `ignore: reason` says that it is meant",
+                projection.projection,
+                count(*events as usize, "event")
             );
         }
         for (topic, reason) in &projection.truncated {

@@ -35,7 +35,11 @@ pub fn identity(source: &Source, event: &Event<'_>) -> Result<Option<(Identity, 
         part(&event.index.to_string());
     }
     for expr in by {
-        match expr.eval(&Env::event(event, &[]))? {
+        let value = expr.eval(&Env::event(event, &[])).map_err(|failure| match failure.code {
+            "missing-field" => missing(&expr.text),
+            _ => failure,
+        })?;
+        match value {
             Value::Null => return Err(missing(&expr.text)),
             value => part(&canonical_number(value).to_json_text()),
         }

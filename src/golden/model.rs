@@ -109,7 +109,7 @@ fn is_visible(table: &Table, key: &Key, row: &Row, now: i64) -> Result<bool, Str
 }
 
 fn holds(condition: &Expr, key: &Key, row: &Row) -> Result<bool, String> {
-    condition.holds(&Env::row(RowView { key, values: &row.values })).map_err(|failure| failure.message)
+    condition.holds(&Env::reader(RowView { key, values: &row.values })).map_err(|failure| failure.message)
 }
 
 fn read(table: &Table, key: &Key, row: &Row) -> Result<ReadRow, String> {
@@ -120,7 +120,7 @@ fn read(table: &Table, key: &Key, row: &Row) -> Result<ReadRow, String> {
     for column in table.generated.iter().filter(|column| !column.hidden) {
         let value = match &column.value {
             GeneratedValue::Expr(expr) => expr
-                .eval(&Env::row(RowView { key, values: &row.values }))
+                .eval(&Env::reader(RowView { key, values: &row.values }))
                 .map_err(|failure| failure.message)
                 .and_then(|value| column.type_.coerce(value))?,
             GeneratedValue::Flags(flags) => {

@@ -310,3 +310,30 @@ cases:
     let report = ran(projection, cases).unwrap().remove(0);
     assert!(report.differences.is_empty() && report.passed.contains(&"repeated"), "{report:?}");
 }
+
+#[test]
+fn an_event_that_no_handler_takes_needs_no_identity() {
+    let projection = "
+projection: payments
+sources: { s: { topic: s, dedupe: { by: data.payment_id, window: P1D } } }
+key: { id: data.id }
+columns: { n: { type: bigint, default: 0 } }
+handlers: { s: { Paid: { add: { n: 1 } }, Seen: { ignore: nobody counts who looked } } }
+";
+    let cases = "
+cases:
+  - name: types that are ignored or not known
+    events:
+      - { type: Paid, id: 1, data: { id: x, payment_id: p1 } }
+      - { type: Seen, id: 2, data: {} }
+      - { type: Unknown, id: 3, data: {} }
+      - { type: Paid, id: 4, data: { id: x, payment_id: p1 } }
+    rows: { payments: [{ id: x, n: 1 }] }
+  - name: one that is counted needs it
+    events: [{ type: Paid, id: 1, data: { id: x } }]
+    error: \"the event has no `data.payment_id`\"
+";
+    for report in ran(projection, cases).unwrap() {
+        assert!(report.differences.is_empty(), "{}: {:?}", report.name, report.differences);
+    }
+}

@@ -24,6 +24,7 @@ use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
 use crate::store::StoreError;
 use crate::store::commit::checkpoints;
 use crate::store::partitions::Halt;
+use crate::store::seen::require_intact;
 use crate::store::sweep::sweep;
 
 /// A partition that the lane owns.
@@ -167,6 +168,8 @@ impl Lane {
     fn work(&mut self) -> Result<std::convert::Infallible, End> {
         const TOPICS_EVERY: Duration = Duration::from_secs(10);
         const WAITS_EVERY: Duration = Duration::from_millis(300);
+        let Running { pool, plan, generation, .. } = &*self.running;
+        self.runtime.block_on(require_intact(pool, plan, generation))?;
         self.subscribe()?;
         loop {
             if self.stop.is_cancelled() {

@@ -48,7 +48,7 @@ pub fn projection(name: &str, topic: &str, sample: &Sample) -> (String, String) 
     let key = sample.key_field.clone();
     let key_column = key.as_deref().map_or_else(|| "id".to_string(), column_name);
     let mut yaml = format!(
-        "# yaml-language-server: $schema=../docs/reference/projection.schema.json\n\
+        "# yaml-language-server: $schema=projection.schema.json\n\
          # Written from {} messages of {topic}. Check what the comments ask, then: projector test\n\
          projection: {name}\ndescription: TODO what a reader finds in a row\n\nsources:\n  events:\n    topic: {}\n",
         sample.messages,
@@ -123,7 +123,8 @@ fn handler(
         }
     }
     if set.is_empty() && present.is_empty() {
-        *yaml += "      ignore: TODO nothing of it is kept; why is that right?\n";
+        *yaml +=
+            "      ignore: TODO nothing but its key is in it. A change of state? Then const, with a column for it\n";
     }
 }
 
@@ -137,7 +138,8 @@ fn first_type(sample: &Sample) -> Option<&str> {
     const BEGINNINGS: &[&str] =
         &["created", "registered", "placed", "opened", "started", "added", "issued", "submitted", "requested"];
     let begins = |type_: &&String| BEGINNINGS.iter().any(|word| type_.to_ascii_lowercase().ends_with(word));
-    let most = sample.types.iter().max_by_key(|(_, seen)| seen.fields.len()).map(|(type_, _)| type_);
+    // Of several with as many fields, the one seen first.
+    let most = sample.types.iter().rev().max_by_key(|(_, seen)| seen.fields.len()).map(|(type_, _)| type_);
     sample.types.keys().find(begins).or(most).map(String::as_str)
 }
 

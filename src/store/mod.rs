@@ -10,7 +10,7 @@ mod locked;
 pub mod partitions;
 pub mod read;
 mod row_sql;
-mod seen;
+pub mod seen;
 pub mod sql;
 pub mod status;
 pub mod sweep;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use sqlx::{PgPool, Row};
 
 use super::commit::Generation;
 use super::error::StoreError;
@@ -18,7 +18,7 @@ use crate::seen::Counted;
 ///
 /// # Errors
 /// [`StoreError::Repeated`] with those that were counted before; the batch is to be folded again without them.
-pub async fn count(
+pub(super) async fn count(
     connection: &mut PgConnection,
     generation: &Generation,
     counted: &[Counted],
@@ -80,7 +80,7 @@ async fn forget(connection: &mut PgConnection, table: &str, counted: &[Counted])
 ///
 /// # Errors
 /// What to do about it.
-pub async fn require_unlogged(
+pub(super) async fn require_unlogged(
     connection: &mut PgConnection,
     plan: &Plan,
     generation: &Generation,
@@ -97,4 +97,13 @@ pub async fn require_unlogged(
          --recreate {}",
         plan.name, plan.name
     )))
+}
+
+/// The same, before anything is written.
+///
+/// # Errors
+/// What to do about it, or what Postgres says.
+pub async fn require_intact(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<(), StoreError> {
+    let mut connection = pool.acquire().await?;
+    require_unlogged(&mut connection, plan, generation).await
 }

@@ -34,7 +34,12 @@ fn expression(kind: &str, depth: u64, dice: &mut Dice) -> String {
         ("numeric", 0) => format!("({} + {})", of(kind, dice), of(kind, dice)),
         ("numeric", 1) => format!("({} * {})", expression(kind, 0, dice), expression(kind, 0, dice)),
         ("numeric", 2) => {
-            format!("round({} / {}, {})", of(kind, dice), leaf(&["4", "8", "3", "0.5"], dice), dice.roll(4))
+            format!(
+                "round({} / {}, {})",
+                of(kind, dice),
+                leaf(&["4", "8", "3", "0.5", "row.i", "(row.i * 0)"], dice),
+                dice.roll(4)
+            )
         }
         ("numeric", 3) => format!("abs({})", of(kind, dice)),
         ("numeric", _) => format!("size({})", of("text", dice)),

@@ -19,6 +19,8 @@ pub struct Env<'e, 'a> {
     /// By scope: the elements that the handler's `for_each` stands at.
     elements: &'e [Slots<'a>],
     row: Option<RowView<'e>>,
+    /// A reader asks: there is nobody to stop, so that a division by zero is NULL, as Postgres is told to have it.
+    read: bool,
 }
 
 /// A row that expressions read: its key, and a value for each column.
@@ -47,12 +49,17 @@ impl Failure {
 
 impl<'e, 'a> Env<'e, 'a> {
     pub fn event(event: &'e Event<'a>, elements: &'e [Slots<'a>]) -> Env<'e, 'a> {
-        Env { event: Some(event), elements, row: None }
+        Env { event: Some(event), elements, row: None, read: false }
     }
 
     /// For expressions that read nothing but the row.
     pub fn row(row: RowView<'e>) -> Env<'e, 'a> {
-        Env { event: None, elements: &[], row: Some(row) }
+        Env { event: None, elements: &[], row: Some(row), read: false }
+    }
+
+    /// For columns that are worked out when a row is read.
+    pub fn reader(row: RowView<'e>) -> Env<'e, 'a> {
+        Env { read: true, ..Env::row(row) }
     }
 
     fn raw(&self, scope: ScopeId, slot: usize) -> Option<&'a str> {
@@ -157,7 +164,14 @@ pub(super) fn eval(node: &Node, env: &Env<'_, '_>) -> Result<Value, Failure> {
             eval(if holds { yes } else { no }, env)?
         }
         Node::Compare(comparison, a, b) => compare(*comparison, eval(a, env)?, eval(b, env)?)?,
-        Node::Arithmetic(operator, a, b) => arithmetic(*operator, eval(a, env)?, eval(b, env)?)?,
+        Node::Arithmetic(operator, a, b) => {
+            let (a, b) = (eval(a, env)?, eval(b, env)?);
+            let divides = matches!(operator, Arithmetic::Divide | Arithmetic::Modulo);
+            match b.as_decimal() {
+                Some(zero) if env.read && divides && zero.is_zero() => Value::Null,
+                _ => arithmetic(*operator, a, b)?,
+            }
+        }
         Node::In(item, list) => {
             let item = eval(item, env)?;
             let mut found = false;
