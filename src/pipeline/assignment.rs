@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Running;
-use super::lane::{End, Owned};
+use super::end::{End, Owned};
 use crate::checkpoint::Partition;
 use crate::plan::{Source, Start};
 use crate::source::{Consumer, begin, resume};

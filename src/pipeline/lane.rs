@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Outcome, settle};
-use super::ends::{Ends, Fetched};
+use super::end::{End, Owned};
 use super::message::{Folded, fold_message};
+use super::partition_ends::{Ends, Fetched};
 use super::rate::Rate;
 use super::{Outage, Running, assignment};
 use crate::batch::Batch;
@@ -20,65 +20,12 @@ use crate::checkpoint::{Partition, Progress};
 use crate::event::Place;
 use crate::proof::{self, Sabotage};
 use crate::seen::Seen;
-use crate::source::{Consumer, Gap, GroupEvent, Polled, SourceError};
+use crate::source::{Consumer, GroupEvent, Polled};
 use crate::store::StoreError;
 use crate::store::commit::checkpoints;
 use crate::store::partitions::Halt;
 use crate::store::seen::require_intact;
 use crate::store::sweep::sweep;
-
-/// A partition that the lane owns.
-#[derive(Debug, Clone)]
-pub struct Owned {
-    /// Index into the plan's sources.
-    pub source: usize,
-    /// The next offset to be folded.
-    pub next: i64,
-    /// The end of the partition, as last heard.
-    pub high: i64,
-    /// The greatest event time folded so far, in microseconds.
-    pub clock: Option<i64>,
-    pub waits_for: BTreeMap<i32, i64>,
-}
-
-/// Why a lane stopped.
-#[derive(Debug)]
-pub enum End {
-    /// It was asked to, and has committed what it had folded.
-    Finished,
-    /// A person has to do something.
-    Halted(Halt),
-    /// Kafka or Postgres did not answer; a new lane takes over from the checkpoints.
-    Retry(String),
-}
-
-impl End {
-    pub fn halted(code: &str, message: String) -> End {
-        End::Halted(Halt { code: code.into(), message, place: None })
-    }
-
-    pub fn gap(gap: Gap) -> End {
-        End::halted(gap.code, gap.message)
-    }
-}
-
-impl From<KafkaError> for End {
-    fn from(error: KafkaError) -> End {
-        End::Retry(format!("Kafka: {error}"))
-    }
-}
-
-impl From<SourceError> for End {
-    fn from(error: SourceError) -> End {
-        End::halted("settings", error.to_string())
-    }
-}
-
-impl From<StoreError> for End {
-    fn from(error: StoreError) -> End {
-        if error.is_transient() { End::Retry(error.to_string()) } else { End::halted("postgres", error.to_string()) }
-    }
-}
 
 /// Where folding has to stop, because what comes next cannot be applied or has to be found out.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use super::Running;
-use super::lane::Owned;
+use super::end::Owned;
 use crate::batch::Batch;
 use crate::checkpoint::Partition;
 use crate::event::{Place, Record};

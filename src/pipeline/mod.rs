@@ -5,10 +5,11 @@
 
 mod assignment;
 mod commit;
-mod ends;
+mod end;
 mod lane;
 mod message;
 mod outage;
+mod partition_ends;
 mod rate;
 mod supervisor;
 

@@ -7,7 +7,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{End, Lane};
+use super::end::End;
+use super::lane::Lane;
 use super::{Outage, Running};
 use crate::config::Settings;
 use crate::plan::Plan;

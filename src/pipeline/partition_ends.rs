@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn the_proof_can_fail() {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["pipeline::ends::tests::nothing_in_the_queue_is_passed", "--exact"]);
+        command.args(["pipeline::partition_ends::tests::nothing_in_the_queue_is_passed", "--exact"]);
         let output = command.env("PROJECTOR_SABOTAGE", Sabotage::QueueProof.name()).output().unwrap();
         assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }

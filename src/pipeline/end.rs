@@ -1,0 +1,62 @@
+//! What a lane owns, and why it stops.
+
+use std::collections::BTreeMap;
+
+use rdkafka::error::KafkaError;
+
+use crate::source::{Gap, SourceError};
+use crate::store::StoreError;
+use crate::store::partitions::Halt;
+
+/// A partition that the lane owns.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// Index into the plan's sources.
+    pub source: usize,
+    /// The next offset to be folded.
+    pub next: i64,
+    /// The end of the partition, as last heard.
+    pub high: i64,
+    /// The greatest event time folded so far, in microseconds.
+    pub clock: Option<i64>,
+    pub waits_for: BTreeMap<i32, i64>,
+}
+
+/// Why a lane stopped.
+#[derive(Debug)]
+pub enum End {
+    /// It was asked to, and has committed what it had folded.
+    Finished,
+    /// A person has to do something.
+    Halted(Halt),
+    /// Kafka or Postgres did not answer; a new lane takes over from the checkpoints.
+    Retry(String),
+}
+
+impl End {
+    pub fn halted(code: &str, message: String) -> End {
+        End::Halted(Halt { code: code.into(), message, place: None })
+    }
+
+    pub fn gap(gap: Gap) -> End {
+        End::halted(gap.code, gap.message)
+    }
+}
+
+impl From<KafkaError> for End {
+    fn from(error: KafkaError) -> End {
+        End::Retry(format!("Kafka: {error}"))
+    }
+}
+
+impl From<SourceError> for End {
+    fn from(error: SourceError) -> End {
+        End::halted("settings", error.to_string())
+    }
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> End {
+        if error.is_transient() { End::Retry(error.to_string()) } else { End::halted("postgres", error.to_string()) }
+    }
+}
