@@ -100,6 +100,7 @@ pub const CODES: &[Code] = &[
     error("nothing-served", "No table of the projection is one that readers see."),
     error("nothing-to-forget", "A table forgets ended rows, and nothing ends them."),
     event("null-key", "An expression of the key is NULL, so that the event names no row."),
+    warning("null-sum", "A sum is NULL where a field is missing, and nothing is added."),
     halt("offset-beyond-end", "A checkpoint is past the end of its partition."),
     event(
         "older-than-window",

@@ -52,6 +52,6 @@ pub fn describe(applied: &Applied) -> &'static str {
     match applied {
         Applied::Created => "created",
         Applied::Unchanged => "unchanged",
-        Applied::Recreated => "created anew; its history is folded again",
+        Applied::Recreated => "created anew; its history is folded again, by a daemon that is started from now on",
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
-use super::{Failure, Outcome, print_diagnostics, summary, test};
+use super::{Failure, Outcome, count, print_diagnostics, summary, test};
 use crate::golden::{self, Trouble};
 use crate::plan::{Plan, compile_all};
 use crate::sample;
@@ -90,6 +90,7 @@ fn look(options: &Options) -> bool {
     print_diagnostics(&diagnostics);
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
     println!("{}", summary(plans.len(), errors, diagnostics.len() - errors));
+    let shown = options.events.as_ref().is_none_or(|events| show_rows(&plans, events));
     let (mut passed, mut failed) = (0, 0);
     for plan in &plans {
         match test::run(plan, None) {
@@ -104,9 +105,11 @@ fn look(options: &Options) -> bool {
         }
     }
     println!("{passed} passed, {failed} failed");
-    let shown = options.events.as_ref().is_none_or(|events| show_rows(&plans, events));
     errors == 0 && failed == 0 && shown
 }
+
+/// Rows of a table that are shown; the verdict of the tests stands below them.
+const SHOWN: usize = 20;
 
 fn show_rows(plans: &[Plan], path: &Path) -> bool {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
@@ -120,15 +123,20 @@ fn show_rows(plans: &[Plan], path: &Path) -> bool {
     let mut fine = true;
     for plan in plans {
         match golden::rows(plan, &messages) {
-            Ok(tables) => {
-                for (table, rows) in tables {
-                    println!("\n{table}:");
-                    rows.iter().for_each(|row| println!("  {row}"));
+            Ok(made) => {
+                for (table, rows) in made.tables {
+                    println!("{table}:");
+                    rows.iter().take(SHOWN).for_each(|row| println!("  {row}"));
+                    if rows.len() > SHOWN {
+                        println!("  … and {} more", count(rows.len() - SHOWN, "row"));
+                    }
                 }
+                made.notes.iter().for_each(|note| println!("{}: {note}", plan.name));
+                println!();
             }
             Err(Trouble::File(diagnostics)) => print_diagnostics(&diagnostics),
             Err(Trouble::Event(message)) => {
-                println!("\n{}: {message}", plan.name);
+                println!("{}: {message}\n", plan.name);
                 fine = false;
             }
         }

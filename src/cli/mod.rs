@@ -177,6 +177,9 @@ impl Common {
 
 /// Compiles all projection files of a folder; mistakes are printed.
 fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
+    if path.to_string_lossy().ends_with(".test.yaml") {
+        return Err(Failure::refused(format!("{} is a test file; name the projection beside it", path.display())));
+    }
     let files = projection_files(path).map_err(Failure::refused)?;
     let (plans, diagnostics) = compile_all(&files);
     print_diagnostics(&diagnostics);

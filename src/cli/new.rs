@@ -34,7 +34,7 @@ pub struct Options {
 pub fn new(options: &Options) -> Outcome {
     let (topic, messages) = messages(options)?;
     if messages.is_empty() {
-        return Err(Failure::failed(format!("there are no messages in {topic} to look at")));
+        return Err(Failure::failed(format!("{topic} is not there, or has no messages to look at")));
     }
     let sample = Sample::of(&messages);
     println!("{} messages of {topic}\n{}", sample.messages, sample::table(&sample));
@@ -106,11 +106,17 @@ fn messages(options: &Options) -> Result<(String, Vec<Message>), Failure> {
         }
         (Some(topic), None) => {
             let settings = options.common.settings()?;
-            let sampled = source::sample(&settings.kafka, topic, options.sample).map_err(Failure::failed)?;
+            let where_is = |error: source::SourceError| {
+                let brokers = &settings.kafka.brokers;
+                Failure::failed(format!(
+                    "{topic} on {brokers}: {error}. Say where Kafka is with --config FILE or PROJECTOR__KAFKA__BROKERS"
+                ))
+            };
+            let sampled = source::sample(&settings.kafka, topic, options.sample).map_err(where_is)?;
             let message = |sampled: source::Sampled| Message {
                 topic: Some(topic.clone()),
                 key: sampled.key,
-                payload: sampled.payload.unwrap_or_default(),
+                payload: sampled.payload,
                 headers: sampled.headers,
                 line: sampled.offset as usize,
             };

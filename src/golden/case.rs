@@ -205,7 +205,7 @@ pub fn encode_messages(plan: &Plan, messages: &[Message]) -> Vec<Encoded> {
                 offset: 0,
                 time: encoded.last().map_or(BEGINNING, |before| before.time + 1_000_000),
                 key: message.key.as_ref().map(|key| key.clone().into_bytes()),
-                payload: Some(message.payload.clone().into_bytes()),
+                payload: message.payload.as_ref().map(|payload| payload.clone().into_bytes()),
                 headers: message.headers.clone(),
                 line: message.line,
             }

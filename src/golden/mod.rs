@@ -61,25 +61,37 @@ pub enum Trouble {
     Event(String),
 }
 
-/// A served table and its rows, each as a line of YAML.
-pub type MadeRows = (String, Vec<String>);
+/// What messages make of a projection.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// The served tables with their rows, each as a line of YAML.
+    pub tables: Vec<(String, Vec<String>)>,
+    /// What should make one think: types that no handler takes, messages that no source has.
+    pub notes: Vec<String>,
+}
 
 /// The rows that messages make. A message that says no topic goes to the first source that knows its type.
 ///
 /// # Errors
 /// Which message cannot be applied, and why.
-pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Vec<MadeRows>, Trouble> {
+pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Made, Trouble> {
     let events = case::encode_messages(plan, messages);
     let now = events.iter().map(|event| event.time).max().unwrap_or(0);
     let model = ways::take(plan, &events, Way::Straight).map_err(Trouble::Event)?;
-    let served = plan.tables.iter().enumerate().filter(|(_, table)| table.served);
-    served
-        .map(|(at, table)| {
-            let mut rows = model.visible_rows(plan, at, now).map_err(Trouble::Event)?;
-            bless::sort(table, &mut rows);
-            Ok((table.name.clone(), rows.iter().map(|row| bless::row_text(table, row)).collect()))
-        })
-        .collect()
+    let mut made = Made::default();
+    let left_out = messages.len() - events.len();
+    if left_out > 0 {
+        made.notes.push(format!("{left_out} of {} messages are of no topic that it reads", messages.len()));
+    }
+    for ((source, type_), events) in &model.unhandled {
+        made.notes.push(format!("no table handles {type_} of {} ({events})", plan.sources[*source].name));
+    }
+    for (at, table) in plan.tables.iter().enumerate().filter(|(_, table)| table.served) {
+        let mut rows = model.visible_rows(plan, at, now).map_err(Trouble::Event)?;
+        bless::sort(table, &mut rows);
+        made.tables.push((table.name.clone(), rows.iter().map(|row| bless::row_text(table, row)).collect()));
+    }
+    Ok(made)
 }
 
 /// A row as readers see it: a value a column.

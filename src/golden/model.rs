@@ -1,6 +1,6 @@
 //! Tables in memory, as simple as they can be: what the store is measured against.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::ReadRow;
 use super::case::Encoded;
@@ -19,6 +19,8 @@ pub struct Model {
     pub tables: Vec<HashMap<Key, Row>>,
     clocks: HashMap<Partition, Option<i64>>,
     counted: HashMap<(Partition, Identity), i64>,
+    /// Events that no table handles, by source and type.
+    pub(super) unhandled: BTreeMap<(usize, String), u64>,
 }
 
 impl Model {
@@ -42,6 +44,9 @@ impl Model {
         for row in &intake.patches {
             let applied = self.apply(plan, row.table, &row.key, &row.patch);
             applied.map_err(|error| at(event, &error.told(&plan.tables[row.table])))?;
+        }
+        for type_ in intake.unhandled {
+            *self.unhandled.entry((event.source, type_)).or_default() += 1;
         }
         self.note(event.partition(), intake.clock, intake.counted.iter());
         Ok(())

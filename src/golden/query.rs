@@ -58,8 +58,10 @@ pub fn compare(plan: &Plan, model: &Model, asked: &Asked, now: i64, sink: &Sink)
     let mut differences = Vec::new();
     if answer != expected {
         differences.push(format!("  {} answers:", asked.get.value));
-        differences.extend(answer.iter().filter(|row| !expected.contains(row)).map(|row| format!("    + {row}")));
-        differences.extend(expected.iter().filter(|row| !answer.contains(row)).map(|row| format!("    - {row}")));
+        differences
+            .extend(answer.iter().filter(|row| !expected.contains(row)).map(|row| format!("    unexpected: {row}")));
+        differences
+            .extend(expected.iter().filter(|row| !answer.contains(row)).map(|row| format!("    missing: {row}")));
         if differences.len() == 1 {
             differences.push(format!("    the same rows in another order: {}", answer.join(" ")));
         }

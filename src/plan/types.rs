@@ -333,7 +333,11 @@ impl ColumnType {
     }
 
     fn misfit(&self, value: &Value) -> String {
-        format!("{} ({}) does not fit {self}", show(&value.to_json_text()), value.kind())
+        let cure = match value {
+            Value::Text(_) if self.is_number() => "; decimal(…) makes it a number",
+            _ => "",
+        };
+        format!("{} ({}) does not fit {self}{cure}", show(&value.to_json_text()), value.kind())
     }
 }
 

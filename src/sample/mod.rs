@@ -16,7 +16,8 @@ pub use write::{projection, table};
 pub struct Message {
     pub topic: Option<String>,
     pub key: Option<String>,
-    pub payload: String,
+    /// Nothing: a tombstone.
+    pub payload: Option<String>,
     pub headers: Vec<(String, String)>,
     /// Line of the file, or the place in the topic, for messages.
     pub line: usize,
@@ -34,16 +35,20 @@ pub fn messages(text: &str) -> Result<Vec<Message>, String> {
                 .map_err(|e| format!("line {}: no JSON: {e}", at + 1))?;
             let tree = Tree::parse(line).map_err(|e| format!("line {}: {e}", at + 1))?;
             let text = |name: &str| tree.get(name).and_then(|tree| field::string(&tree.to_text()));
-            Ok(match tree.get("value") {
-                Some(value) if tree.get("key").is_some() || tree.get("topic").is_some() => Message {
-                    topic: text("topic"),
-                    key: text("key"),
-                    payload: value.to_text(),
-                    headers: Vec::new(),
-                    line: at + 1,
-                },
-                _ => Message { payload: line.to_string(), line: at + 1, ..Message::default() },
-            })
+            let around = match &tree {
+                Tree::Object(members) => {
+                    let known = |name: &str| matches!(name, "topic" | "key" | "value");
+                    members.iter().all(|(name, _)| known(name))
+                        && (tree.get("key").is_some() || tree.get("topic").is_some())
+                }
+                Tree::Leaf(_) => false,
+            };
+            let payload = match around {
+                true => tree.get("value").map(Tree::to_text).filter(|value| value != "null"),
+                false => Some(line.to_string()),
+            };
+            let (topic, key) = if around { (text("topic"), text("key")) } else { (None, None) };
+            Ok(Message { topic, key, payload, headers: Vec::new(), line: at + 1 })
         })
         .collect()
 }
@@ -83,7 +88,7 @@ impl Sample {
         let mut sample = Sample { messages: messages.len(), ..Sample::default() };
         let trees: Vec<(&Message, Tree)> = messages
             .iter()
-            .filter_map(|message| Some((message, Tree::parse(&message.payload).ok()?)))
+            .filter_map(|message| Some((message, Tree::parse(message.payload.as_ref()?).ok()?)))
             .filter(|(_, tree)| matches!(tree, Tree::Object(_)))
             .collect();
         sample.unreadable = messages.len() - trees.len();
@@ -122,23 +127,33 @@ impl Sample {
         let everywhere = |path: &&String| self.types.values().all(|of_type| of_type.fields.contains_key(*path));
         let candidates: Vec<&String> = self.types.values().flat_map(|t| t.fields.keys()).filter(everywhere).collect();
         let keyed: Vec<&(&Message, Tree)> = trees.iter().filter(|(message, _)| message.key.is_some()).collect();
+        let value_of = |tree: &Tree, path: &str| {
+            let data = if self.cloud_events { tree.get("data") } else { Some(tree) };
+            path.split('.').try_fold(data?, |tree, name| tree.get(name)).map(Tree::to_text)
+        };
         let equals_key = |path: &&&String| {
             !keyed.is_empty()
                 && keyed.iter().all(|(message, tree)| {
-                    let data = if self.cloud_events { tree.get("data") } else { Some(tree) };
-                    let leaf = data.and_then(|data| path.split('.').try_fold(data, |tree, name| tree.get(name)));
-                    leaf.map(|leaf| leaf.to_text()).and_then(|text| field::string(&text).or(Some(text))) == message.key
+                    value_of(tree, path).and_then(|text| field::string(&text).or(Some(text))) == message.key
                 })
         };
         let looks_like_one = |path: &&&String| {
             let name = path.rsplit('.').next().unwrap_or(path);
             name == "id" || name.ends_with("_id") || name.ends_with("Id")
         };
+        // What is another in every message is the id of the event, not of what it is about.
+        let repeats = |path: &&&String| {
+            let values: Vec<Option<String>> = trees.iter().map(|(_, tree)| value_of(tree, path)).collect();
+            let distinct: std::collections::HashSet<&Option<String>> = values.iter().collect();
+            distinct.len() < values.len()
+        };
+        let like_one = || candidates.iter().filter(looks_like_one);
         candidates
             .iter()
             .find(equals_key)
             .or_else(|| candidates.iter().find(|path| path.as_str() == "id"))
-            .or_else(|| candidates.iter().find(looks_like_one))
+            .or_else(|| like_one().find(repeats))
+            .or_else(|| like_one().next())
             .map(|path| path.to_string())
     }
 
@@ -215,6 +230,22 @@ mod tests {
         assert_eq!(sample.key_field.as_deref(), Some("order.id"));
         assert_eq!(sample.types["com.acme.Placed"].fields["total"].column_type(), "numeric");
         assert_eq!(sample.types["com.acme.Placed"].fields["at"].column_type(), "timestamptz");
+    }
+
+    #[test]
+    fn tombstones_are_no_payloads() {
+        let text = "{\"topic\":\"t\",\"key\":\"a\",\"value\":null}\n{\"topic\":\"t\",\"key\":\"a\"}\n{\"key\":\"a\",\"n\":1}\n";
+        let payloads: Vec<Option<String>> =
+            messages(text).unwrap().into_iter().map(|message| message.payload).collect();
+        assert_eq!(payloads, [None, None, Some("{\"key\":\"a\",\"n\":1}".to_string())]);
+    }
+
+    #[test]
+    fn the_id_of_the_event_is_not_the_key() {
+        let text = "{\"orderRef_id\":\"A\",\"event_id\":\"e1\"}\n{\"event_id\":\"e2\",\"orderRef_id\":\"A\"}\n";
+        assert_eq!(Sample::of(&messages(text).unwrap()).key_field.as_deref(), Some("orderRef_id"));
+        let text = "{\"event_id\":\"e1\",\"orderRef_id\":\"A\"}\n{\"event_id\":\"e2\",\"orderRef_id\":\"A\"}\n";
+        assert_eq!(Sample::of(&messages(text).unwrap()).key_field.as_deref(), Some("orderRef_id"));
     }
 
     #[test]

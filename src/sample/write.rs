@@ -215,7 +215,8 @@ fn test(name: &str, sample: &Sample) -> String {
     );
     for (type_, seen) in &sample.types {
         let Some(example) = &seen.example else { continue };
-        let tree = crate::value::json::Tree::parse(&example.payload).unwrap_or(crate::value::json::Tree::empty());
+        let tree = crate::value::json::Tree::parse(example.payload.as_deref().unwrap_or_default())
+            .unwrap_or(crate::value::json::Tree::empty());
         let mut parts = Vec::new();
         let data = if sample.cloud_events {
             parts.push(format!("type: {}", yaml_text(sample.short(type_))));
@@ -226,7 +227,7 @@ fn test(name: &str, sample: &Sample) -> String {
             }
             tree.get("data").map(|data| data.to_text())
         } else {
-            Some(example.payload.clone())
+            example.payload.clone()
         };
         if let Some(key) = &example.key {
             parts.push(format!("key: {}", crate::value::json::quoted(key)));

@@ -165,6 +165,11 @@ impl Sink {
         found.push(Diagnostic { code, severity, message, help, file, span });
     }
 
+    /// Whether anything was found under this code.
+    pub fn has(&self, code: &str) -> bool {
+        self.found.borrow().iter().any(|d| d.code == code)
+    }
+
     pub fn has_errors(&self) -> bool {
         self.found.borrow().iter().any(|d| d.severity == Severity::Error)
     }

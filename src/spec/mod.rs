@@ -65,6 +65,12 @@ pub struct Projection {
     /// Short form for a projection of one table: the column that says when a row expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expire: Option<Name>,
+    /// Short form for a projection of one table: columns of another table copied in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Located<Literal>>,
+    /// Short form for a projection of one table: columns aggregated from another table's rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollups: Option<Located<Literal>>,
     /// Short form for a projection of one table: without a write-ahead log.
     pub unlogged: bool,
     /// Short form for a projection of one table: for how long rows that have ended are remembered.

@@ -103,6 +103,14 @@ pub async fn apply(
         }
     }
     if !refused.is_empty() {
+        let differ: Vec<String> = plans
+            .iter()
+            .filter(|plan| refused.iter().any(|reason| reason.ends_with(&format!("--recreate {}", plan.name))))
+            .map(|plan| format!("--recreate {}", plan.name))
+            .collect();
+        if differ.len() > 1 {
+            refused.push(format!("All of them at once: projector apply {}", differ.join(" ")));
+        }
         return Err(StoreError::Catalog(refused.join("\n")));
     }
     transaction.commit().await?;

@@ -26,16 +26,23 @@ impl HandlerScope<'_, '_> {
             (Fold::Remove, &handler.remove),
         ];
         for (fold, columns) in words {
-            for (name, expr) in columns {
+            for (name, written) in columns {
                 let Some(column) = self.column(name, table, plan, &effects) else { continue };
                 let type_ = &plan.columns[usize::from(column)].shape.type_;
-                self.build.check_fold(fold, name, type_);
+                if !self.build.check_fold(fold, name, type_) {
+                    continue;
+                }
                 let compiled = match fold {
-                    Fold::Merge => self.object(expr, name),
-                    Fold::Remove => self.compile(expr),
-                    _ => self.value(expr, type_, name),
+                    Fold::Merge => self.object(written, name),
+                    Fold::Remove => self.compile(written),
+                    _ => self.value(written, type_, name),
                 };
                 let Some(expr) = compiled else { continue };
+                if fold == Fold::Add && expr.drops_out() {
+                    let message = "where a field is missing the whole sum is NULL, and nothing is added";
+                    let help = "say what stands for it: coalesce(opt(…), 0)".to_string();
+                    self.build.sink.warning("null-sum", &written.span, message, Some(help));
+                }
                 effects.push(Effect { column, fold, expr, record: Vec::new(), line: self.build.line(&name.span) });
             }
         }
@@ -166,18 +173,26 @@ impl HandlerScope<'_, '_> {
 }
 
 impl Build<'_> {
-    fn check_fold(&self, fold: Fold, name: &Name, type_: &ColumnType) {
-        let wrong = |what: &str| {
-            self.error("wrong-fold", &name.span, format!("`{}` is {type_}{what}", name.value), None);
+    fn check_fold(&self, fold: Fold, name: &Name, type_: &ColumnType) -> bool {
+        let wrong = |what: &str, help: &str| {
+            self.error("wrong-fold", &name.span, format!("`{}` is {type_}{what}", name.value), Some(help));
+            false
         };
         match fold {
-            Fold::Add if !type_.is_number() => wrong("; only integers and numeric can be added to, exactly"),
-            Fold::Max | Fold::Min if !type_.is_ordered() => wrong(", which has no order that everyone agrees on"),
-            Fold::Merge if *type_ != ColumnType::scalar(Scalar::Jsonb) => wrong("; objects are merged into jsonb"),
-            Fold::Push | Fold::Remove if *type_ != ColumnType::scalar(Scalar::Jsonb) => {
-                wrong("; an array of records is jsonb");
+            Fold::Add if !type_.is_number() => {
+                wrong("; only integers and numeric can be added to, exactly", "give the column such a type")
             }
-            _ => {}
+            Fold::Max | Fold::Min if !type_.is_ordered() => wrong(
+                ", which has no order that everyone agrees on",
+                "text, numbers, dates, timestamps and enum(…) have one",
+            ),
+            Fold::Merge if *type_ != ColumnType::scalar(Scalar::Jsonb) => {
+                wrong("; objects are merged into jsonb", "give the column the type jsonb")
+            }
+            Fold::Push | Fold::Remove if *type_ != ColumnType::scalar(Scalar::Jsonb) => {
+                wrong("; an array of records is jsonb", "give the column the type jsonb")
+            }
+            _ => true,
         }
     }
 }

@@ -367,7 +367,7 @@ impl HandlerScope<'_, '_> {
                 self.build.error("no-key", place, message, Some(&help));
                 continue;
             }
-            if let Some(value) = self.value(expr, &column.shape.type_, &column.name) {
+            if let Some(value) = self.fitting(expr, &column.shape.type_, &column.name, Some(table)) {
                 compiled.push(value);
             }
         }
@@ -391,11 +391,27 @@ impl HandlerScope<'_, '_> {
 
     /// An expression whose value can fill a column.
     pub fn value(&mut self, expr: &Expr, type_: &ColumnType, column: &str) -> Option<Compiled> {
+        self.fitting(expr, type_, column, None)
+    }
+
+    /// The same; of a column of the key the table says whether it was declared.
+    fn fitting(
+        &mut self,
+        expr: &Expr,
+        type_: &ColumnType,
+        column: &str,
+        table: Option<&spec::Table>,
+    ) -> Option<Compiled> {
         let compiled = self.compile(expr)?;
         if !type_.accepts(compiled.kind) {
             let message = format!("`{column}` is {type_}, this is {}", compiled.kind.describe());
-            let help =
-                (compiled.kind == Kind::Number && type_.accepts(Kind::Text)).then_some("string(…) makes it a text");
+            let is_key = table.is_some_and(|table| !table.columns.contains_key(column));
+            let help = match compiled.kind {
+                _ if is_key => Some("a key column is text unless `columns` says its type"),
+                Kind::Number if type_.accepts(Kind::Text) => Some("string(…) makes it a text"),
+                Kind::Text if type_.accepts(Kind::Number) => Some("decimal(…) makes it a number"),
+                _ => None,
+            };
             self.build.error("wrong-kind", &expr.span, message, help);
             return None;
         }

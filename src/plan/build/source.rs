@@ -18,7 +18,12 @@ impl Build<'_> {
         let captures = capture_names(&topics);
         let type_ = match (source.format, &source.type_) {
             (Format::CloudEvents, Some(expr)) => {
-                self.error("useless-type", &expr.span, "CloudEvents carry their type", Some("leave `type` out"));
+                self.error(
+                    "useless-type",
+                    &expr.span,
+                    "CloudEvents carry their type",
+                    Some("leave `type` out; or is it plain JSON? `format: json`"),
+                );
                 None
             }
             (Format::CloudEvents, None) => None,

@@ -28,8 +28,9 @@ impl Build<'_> {
             search: projection.search.clone(),
             expire: projection.expire.clone(),
             unlogged: projection.unlogged,
+            join: projection.join.clone(),
+            rollups: projection.rollups.clone(),
             forget_deleted_after: projection.forget_deleted_after.clone(),
-            ..spec::Table::default()
         };
         let uses_short = !short.key.is_empty() || !short.columns.is_empty() || !short.handlers.is_empty();
         let mut written: IndexMap<Name, spec::Table> = projection.tables.clone();

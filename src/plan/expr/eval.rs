@@ -39,7 +39,12 @@ pub struct Failure {
 
 impl Failure {
     fn missing(name: &str) -> Failure {
-        Failure { code: "missing-field", message: format!("`{name}` is missing; opt({name}) would be NULL instead") }
+        Failure {
+            code: "missing-field",
+            message: format!(
+                "`{name}` is missing; opt({name}) would be NULL instead, coalesce(opt({name}), …) what you say"
+            ),
+        }
     }
 
     pub fn wrong(message: String) -> Failure {
@@ -288,6 +293,8 @@ fn compare(comparison: Comparison, a: Value, b: Value) -> Result<Value, Failure>
     }
     let ordering = match a.compare(&b) {
         Some(ordering) => ordering,
+        // Values of two kinds are not equal, and that is all there is to say of them.
+        None if matches!(comparison, Equal | NotEqual) => return Ok(Value::Bool(comparison == NotEqual)),
         None => {
             return Err(Failure::wrong(format!(
                 "{} ({}) cannot be compared with {} ({})",

@@ -130,6 +130,12 @@ impl Expr {
         self.node.any(&|node| matches!(node, Node::Row(_)))
     }
 
+    /// Whether a field that may be missing stands in arithmetic, whose result is NULL then.
+    pub fn drops_out(&self) -> bool {
+        let open = |node: &Node| matches!(node, Node::Opt { .. } | Node::Header { required: false, .. });
+        self.node.any(&|node| matches!(node, Node::Arithmetic(..)) && node.below().into_iter().any(open))
+    }
+
     /// Whether the expression reads the event's time, or the record's where the event has none.
     pub fn reads_time(&self) -> bool {
         self.node.any(&|node| matches!(node, Node::Meta(Meta::Time)))

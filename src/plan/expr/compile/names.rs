@@ -151,7 +151,10 @@ impl Pass<'_, '_> {
         let help = suggest(name, known).or_else(|| {
             let alone = self.text.trim() == name;
             alone.then(|| {
-                format!("a text in an expression keeps its own quotes: \"'{name}'\"; a literal to be set belongs under `const`")
+                format!(
+                    "a field of the event is data.{name}; a text keeps its own quotes: \"'{name}'\"; a literal to be set \
+                     belongs under `const`"
+                )
             })
         });
         self.wrong(ast, "unknown-name", format!("`{name}` is not a name that expressions can read"), help)
