@@ -21,6 +21,8 @@ pub enum Sabotage {
     AbsentIsNull,
     /// Word of something else counts as proof that the queue is empty.
     QueueProof,
+    /// After a seek, what was heard before it goes on to count.
+    StaleEnds,
     /// Events that were counted before are counted again.
     Dedupe,
     /// What is newer does not win over what is older.
@@ -38,6 +40,7 @@ impl Sabotage {
             Sabotage::Refold => "refold",
             Sabotage::AbsentIsNull => "absent-is-null",
             Sabotage::QueueProof => "queue-proof",
+            Sabotage::StaleEnds => "stale-ends",
             Sabotage::Dedupe => "dedupe",
             Sabotage::Versions => "versions",
         }

@@ -193,6 +193,7 @@ impl Lane {
                 let waiting =
                     taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
                 self.consumer.pause(waiting)?;
+                self.ends.moved();
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
                 if !names.is_empty() {
@@ -238,6 +239,7 @@ impl Lane {
                         let time = message.timestamp().to_millis().map(|millis| millis * 1000);
                         self.batch.progress.read(&partition, owned.next, message.offset(), time, owned.clock);
                         owned.next = message.offset() + 1;
+                        self.ends.delivered(&partition);
                         self.opened.get_or_insert_with(Instant::now);
                         self.outage.over(&self.running.plan.name);
                         Ok(Fetched::Message)
@@ -248,7 +250,10 @@ impl Lane {
             }
             Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
             Polled::Nothing => Ok(Fetched::Nothing),
-            Polled::EndOfPartition => Ok(Fetched::Word),
+            Polled::EndOfPartition(number) => {
+                self.ends.reached(number, self.owned.keys());
+                Ok(Fetched::Word)
+            }
             Polled::NoTopic => {
                 if !self.missing_topic_told {
                     self.missing_topic_told = true;
@@ -468,7 +473,7 @@ impl Lane {
     fn reload(&mut self, why: &str) -> Result<(), End> {
         tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name);
         self.in_flight = None;
-        self.ends.forget();
+        self.ends.moved();
         self.batch = Batch::new(&self.running.plan);
         self.seen.forget_open();
         self.opened = None;

@@ -62,8 +62,9 @@ pub enum Polled<'c> {
     Message(BorrowedMessage<'c>),
     /// The whole wait was in vain: the queue is empty.
     Nothing,
-    /// A partition's end was reached; messages of others may stand behind this in the queue.
-    EndOfPartition,
+    /// The end of a partition of this number was reached, of whichever topic; messages of others may stand behind this
+    /// in the queue.
+    EndOfPartition(i32),
     /// A topic that is subscribed to does not exist yet.
     NoTopic,
     /// The log no longer has the offset that was asked for.
@@ -248,7 +249,7 @@ impl Consumer {
     pub fn poll(&self, timeout: Duration) -> Polled<'_> {
         match self.inner.poll(timeout) {
             None => Polled::Nothing,
-            Some(Err(KafkaError::PartitionEOF(_))) => Polled::EndOfPartition,
+            Some(Err(KafkaError::PartitionEOF(number))) => Polled::EndOfPartition(number),
             Some(Ok(message)) => {
                 *self.context().complaint.lock().unwrap_or_else(|e| e.into_inner()) = None;
                 Polled::Message(message)
@@ -310,8 +311,9 @@ impl Consumer {
     /// When librdkafka refuses.
     pub fn seek<'p>(&self, partitions: impl IntoIterator<Item = (&'p Partition, i64)>) -> Result<(), KafkaError> {
         let list = list_of(partitions.into_iter().map(|(p, offset)| (p, Offset::Offset(offset))))?;
-        self.inner.seek_partitions(list, QUERY)?;
-        Ok(())
+        // Each partition has an answer of its own: one that stayed where it was would lose what is before it.
+        let answered = self.inner.seek_partitions(list, QUERY)?;
+        answered.elements().iter().try_for_each(|element| element.error())
     }
 
     /// # Errors
