@@ -50,7 +50,10 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     // A newer program may have migrated further; what it added does not concern this one.
     migrator.set_ignore_missing(true);
     migrator.run(pool).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
+        // A connection that breaks in the middle leaves the migration undone, to be tried again.
+        sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
+            StoreError::from(error)
+        }
         other => StoreError::Migrate(other),
     })
 }

@@ -16,7 +16,7 @@ const KEYS: u64 = 700;
 const TALLY: &str = "
 projection: tally
 serve: [tally, hot]
-sources: { events: { topic: TOPIC(events) } }
+sources: { events: { topic: TOPIC(events), ordered_by: data.k } }
 tables:
   tally:
     key: { k: data.k }
