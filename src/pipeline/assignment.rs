@@ -39,6 +39,7 @@ pub fn take_over(
                 high: offsets.high,
                 clock: checkpoint.clock,
                 waits_for: checkpoint.waits_for,
+                heard: false,
             };
             owned.insert(partition.clone(), owns);
         }

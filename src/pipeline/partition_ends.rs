@@ -43,9 +43,7 @@ pub struct Ends {
 impl Ends {
     /// A message of the partition came.
     pub fn delivered(&mut self, partition: &Partition) {
-        if !self.heard.contains(partition) {
-            self.heard.insert(partition.clone());
-        }
+        self.heard.insert(partition.clone());
     }
 
     /// The end of a partition of this number came.
