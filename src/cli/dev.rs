@@ -9,7 +9,7 @@ use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
 use super::{Failure, Outcome, count, print_diagnostics, summary, test};
-use crate::golden::{self, Trouble};
+use crate::golden;
 use crate::plan::{Plan, compile_all};
 use crate::sample;
 use crate::spec::diagnostic::Severity;
@@ -134,8 +134,7 @@ fn show_rows(plans: &[Plan], path: &Path) -> bool {
                 made.notes.iter().for_each(|note| println!("{}: {note}", plan.name));
                 println!();
             }
-            Err(Trouble::File(diagnostics)) => print_diagnostics(&diagnostics),
-            Err(Trouble::Event(message)) => {
+            Err(message) => {
                 println!("{}: {message}\n", plan.name);
                 fine = false;
             }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Common, Failure, Outcome, print_diagnostics};
 use crate::golden;
-use crate::plan::compile;
+use crate::plan::{Plan, compile};
 use crate::sample::{self, Message, Sample};
 use crate::source;
 use crate::spec::diagnostic::{Severity, SourceFile};
@@ -47,14 +47,14 @@ pub fn new(options: &Options) -> Outcome {
     let (projection, test) = sample::projection(&options.name, &topic, &sample);
     let path = options.into.join(format!("{}.yaml", options.name));
     let test_path = path.with_extension("test.yaml");
-    let (file, plan) = check(&path, &projection)?;
+    let plan = check(&path, &projection)?;
     let test_file = SourceFile::new(test_path.display().to_string(), test.as_str());
     let test = match plan.map(|plan| golden::bless(&plan, &test_file)) {
         Some(Ok(blessed)) => blessed.text,
         // The rows are left for the person to fill in.
         Some(Err(_)) | None => test,
     };
-    for (path, text) in [(&path, &file.text), (&test_path, &test)] {
+    for (path, text) in [(&path, &projection), (&test_path, &test)] {
         write(path, text)?;
     }
     // For editors, which complete and check by it. One that is there already stays.
@@ -67,17 +67,15 @@ pub fn new(options: &Options) -> Outcome {
     Ok(())
 }
 
-type Checked = (std::sync::Arc<SourceFile>, Option<crate::plan::Plan>);
-
 /// What was written is looked at as anything else; its warnings are worth reading, an error is a bug of ours.
-fn check(path: &Path, text: &str) -> Result<Checked, Failure> {
+fn check(path: &Path, text: &str) -> Result<Option<Plan>, Failure> {
     let file = SourceFile::new(path.display().to_string(), text);
     let (plan, diagnostics) = compile(&file);
     print_diagnostics(&diagnostics);
     if diagnostics.iter().any(|d| d.severity == Severity::Error && d.code == "bad-name") {
         return Err(Failure::refused("choose another name"));
     }
-    Ok((file, plan))
+    Ok(plan)
 }
 
 fn write(path: &Path, text: &str) -> Outcome {

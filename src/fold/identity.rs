@@ -45,16 +45,23 @@ pub fn identity(source: &Source, event: &Event<'_>) -> Result<Option<(Identity, 
         }
     }
     let (Some(time), Some(clock)) = (event.time, event.clock) else { return Err(missing("time")) };
-    let horizon = clock.saturating_sub(*window);
-    if time < horizon {
-        let (time, horizon) = (Value::Time(time).to_json_text(), Value::Time(horizon).to_json_text());
-        let message = format!(
-            "the event's time {time} is before {horizon}, from when on identities are kept: nobody knows whether it is a repeat"
-        );
-        return Err(Failure { code: "older-than-window", message });
-    }
+    let horizon = horizon(time, clock, *window, "identities are kept: nobody knows whether it is a repeat")?;
     let digest = digest.finalize();
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
     Ok(Some((Identity(half), horizon)))
+}
+
+/// From when on something is remembered; the window goes back from the partition's time.
+///
+/// # Errors
+/// When the event is from before.
+pub(super) fn horizon(time: i64, clock: i64, window: i64, remembered: &str) -> Result<i64, Failure> {
+    let horizon = clock.saturating_sub(window);
+    if time >= horizon {
+        return Ok(horizon);
+    }
+    let (time, horizon) = (Value::Time(time).to_json_text(), Value::Time(horizon).to_json_text());
+    let message = format!("the event's time {time} is before {horizon}, from when on {remembered}");
+    Err(Failure { code: "older-than-window", message })
 }

@@ -149,16 +149,9 @@ impl<'a> Scene<'_, 'a> {
         let (Some(forget), Some(time), Some(clock)) = (self.table.forget, self.event.time, self.event.clock) else {
             return Ok(());
         };
-        let horizon = clock.saturating_sub(forget.after);
-        if time >= horizon {
-            return Ok(());
-        }
-        let (time, horizon) = (Value::Time(time).to_json_text(), Value::Time(horizon).to_json_text());
-        let message = format!(
-            "the event's time {time} is before {horizon}, from when on ended rows are remembered: nobody knows whether its row has ended since"
-        );
-        let failure = Failure { code: "older-than-window", message };
-        Err(self.unapplied(failure, self.handler.line, "forget_deleted_after"))
+        let remembered = "ended rows are remembered: nobody knows whether its row has ended since";
+        let horizon = identity::horizon(time, clock, forget.after, remembered);
+        horizon.map(drop).map_err(|f| self.unapplied(f, self.handler.line, "forget_deleted_after"))
     }
 
     /// What can only be worked out when the row is there.

@@ -52,7 +52,7 @@ pub fn run(plan: &Plan, file: &Arc<SourceFile>, seed: Option<u64>) -> Result<Vec
     if sink.has_errors() { Err(sink.into_diagnostics()) } else { Ok(reports.unwrap_or_default()) }
 }
 
-/// Why rows cannot be made from a file.
+/// Why the golden rows of a file cannot be made anew.
 #[derive(Debug)]
 pub enum Trouble {
     /// The file is wrong.
@@ -74,10 +74,10 @@ pub struct Made {
 ///
 /// # Errors
 /// Which message cannot be applied, and why.
-pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Made, Trouble> {
+pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Made, String> {
     let events = case::encode_messages(plan, messages);
     let now = events.iter().map(|event| event.time).max().unwrap_or(0);
-    let model = ways::take(plan, &events, Way::Straight).map_err(Trouble::Event)?;
+    let model = ways::take(plan, &events, Way::Straight)?;
     let mut made = Made::default();
     let left_out = messages.len() - events.len();
     if left_out > 0 {
@@ -87,7 +87,7 @@ pub fn rows(plan: &Plan, messages: &[Message]) -> Result<Made, Trouble> {
         made.notes.push(format!("no table handles {type_} of {} ({events})", plan.sources[*source].name));
     }
     for (at, table) in plan.tables.iter().enumerate().filter(|(_, table)| table.served) {
-        let mut rows = model.visible_rows(plan, at, now).map_err(Trouble::Event)?;
+        let mut rows = model.visible_rows(plan, at, now)?;
         bless::sort(table, &mut rows);
         made.tables.push((table.name.clone(), rows.iter().map(|row| bless::row_text(table, row)).collect()));
     }
@@ -165,7 +165,9 @@ impl Runner<'_> {
     /// What the events make that is not golden.
     fn differences(&self, events: &[Encoded], way: Way) -> Vec<String> {
         let before_last = &events[..events.len().saturating_sub(1)];
-        if let (Some(_), Err(message)) = (&self.case.error, ways::take(self.plan, before_last, way)) {
+        if self.case.error.is_some()
+            && let Err(message) = ways::take(self.plan, before_last, way)
+        {
             return vec![format!("the error was expected of the last event: {message}")];
         }
         match (ways::take(self.plan, events, way), &self.case.error) {

@@ -161,7 +161,7 @@ pub fn change_of(
         return merge.transpose().map(|merge| merge.map(Change::Merge)).map_err(Failure::wrong);
     }
     let value = shape.type_.coerce(value).map_err(Failure::wrong)?;
-    let sets = matches!(fold, Fold::Set | Fold::SetIfPresent | Fold::Spread);
+    let sets = fold.sets();
     if value.is_null() && not_null && sets {
         return Err(Failure { code: "not-null", message: "the value is NULL, the column is not_null".into() });
     }

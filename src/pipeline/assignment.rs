@@ -39,7 +39,6 @@ pub fn take_over(
                 high: offsets.high,
                 clock: checkpoint.clock,
                 waits_for: checkpoint.waits_for,
-                heard: false,
             };
             owned.insert(partition.clone(), owns);
         }

@@ -20,8 +20,6 @@ pub struct Owned {
     /// The greatest event time folded so far, in microseconds.
     pub clock: Option<i64>,
     pub waits_for: BTreeMap<i32, i64>,
-    /// A message of it has come since fetching was moved the last time.
-    pub heard: bool,
 }
 
 /// Why a lane stopped.

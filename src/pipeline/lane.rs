@@ -161,12 +161,6 @@ impl Lane {
         });
     }
 
-    /// Fetching goes on from other places than before.
-    fn moved(&mut self) {
-        self.ends.moved();
-        self.owned.values_mut().for_each(|owned| owned.heard = false);
-    }
-
     /// Subscribes to the topics there are. Patterns are matched here, because librdkafka's own know no captures.
     fn subscribe(&mut self) -> Result<(), End> {
         self.topics_checked = Instant::now();
@@ -199,7 +193,7 @@ impl Lane {
                 let waiting =
                     taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
                 self.consumer.pause(waiting)?;
-                self.moved();
+                self.ends.moved(taken.keys());
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
                 if !names.is_empty() {
@@ -245,9 +239,7 @@ impl Lane {
                         let time = message.timestamp().to_millis().map(|millis| millis * 1000);
                         self.batch.progress.read(&partition, owned.next, message.offset(), time, owned.clock);
                         owned.next = message.offset() + 1;
-                        if !std::mem::replace(&mut owned.heard, true) {
-                            self.ends.delivered(&partition);
-                        }
+                        self.ends.delivered(&partition);
                         self.opened.get_or_insert_with(Instant::now);
                         self.outage.over(&self.running.plan.name);
                         Ok(Fetched::Message)
@@ -481,7 +473,7 @@ impl Lane {
     fn reload(&mut self, why: &str) -> Result<(), End> {
         tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name);
         self.in_flight = None;
-        self.moved();
+        self.ends.moved(self.owned.keys());
         self.batch = Batch::new(&self.running.plan);
         self.seen.forget_open();
         self.opened = None;

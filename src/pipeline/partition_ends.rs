@@ -37,13 +37,15 @@ pub struct Ends {
     reported: Option<HashMap<Partition, Watched>>,
     vain_polls: u32,
     /// Partitions of which something has come since they were sought or assigned.
-    heard: HashSet<Partition>,
+    heard: HashSet<Partition, ahash::RandomState>,
 }
 
 impl Ends {
     /// A message of the partition came.
     pub fn delivered(&mut self, partition: &Partition) {
-        self.heard.insert(partition.clone());
+        if !self.heard.contains(partition) {
+            self.heard.insert(partition.clone());
+        }
     }
 
     /// The end of a partition of this number came.
@@ -54,11 +56,13 @@ impl Ends {
         }
     }
 
-    /// Fetching goes on from other places: nothing that was heard before counts.
-    pub fn moved(&mut self) {
+    /// Fetching of these goes on from other places: nothing that was heard of them before counts.
+    pub fn moved<'p>(&mut self, partitions: impl Iterator<Item = &'p Partition>) {
         self.reported = None;
         if !proof::sabotaged(Sabotage::StaleEnds) {
-            self.heard.clear();
+            for partition in partitions {
+                self.heard.remove(partition);
+            }
         }
     }
 
@@ -175,7 +179,7 @@ mod tests {
                     next = committed;
                     fetcher.queue.clear();
                     fetcher.sought = Some(next);
-                    ends.moved();
+                    ends.moved([&partition].into_iter());
                 }
                 Step::Poll | Step::Glance => {
                     let fetched = match fetcher.queue.pop_front() {

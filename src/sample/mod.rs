@@ -191,19 +191,15 @@ fn walk(tree: &Tree, path: &mut Vec<String>, see: &mut dyn FnMut(&[String], &str
     }
 }
 
-/// What all of several types begin with, up to a dot or a slash.
+/// What all types begin with, up to a dot or a slash; of a single one, the part before its last word.
 fn common_prefix<'t>(mut types: impl Iterator<Item = &'t String>) -> String {
     let Some(first) = types.next() else { return String::new() };
     let mut prefix = first.as_str();
-    let mut several = false;
     for type_ in types {
-        several = true;
         let same = prefix.bytes().zip(type_.bytes()).take_while(|(a, b)| a == b).count();
         prefix = &prefix[..prefix.floor_char_boundary(same)];
     }
     let end = prefix.rfind(['.', '/']).map_or(0, |at| at + 1);
-    // Of a single type, the part before its last word.
-    let _ = several;
     prefix[..end].to_string()
 }
 

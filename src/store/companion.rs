@@ -18,8 +18,8 @@ pub async fn make(
     served_schema: &str,
 ) -> Result<(), StoreError> {
     let Some(sql) = &plan.sql else { return Ok(()) };
-    let path = plan.path.replace(".yaml", ".sql").replace(".yml", ".sql");
-    let wrong = |message: String| StoreError::Catalog(format!("{path}{message}"));
+    let path = std::path::Path::new(&plan.path).with_extension("sql");
+    let wrong = |message: String| StoreError::Catalog(format!("{}{message}", path.display()));
     if let Some(line) = transaction_line(sql) {
         return Err(wrong(format!(
             ":{line}: the file runs in a transaction of its own making; leave out BEGIN and COMMIT"

@@ -20,14 +20,11 @@ struct Conflict {
 struct Meeting<'m> {
     sources: &'m [Source],
     table: &'m Table,
-    /// The source of each handler.
-    of: Vec<usize>,
 }
 
 impl Build<'_> {
     pub(super) fn check_order(&self, name: &Name, written: &spec::Table, plan: &mut Table, sources: &[Source]) {
-        let of = plan.handlers.iter().map(|handler| handler.source).collect();
-        let meeting = Meeting { sources, table: plan, of };
+        let meeting = Meeting { sources, table: plan };
         let conflicts = meeting.conflicts();
         let help = meeting.help(conflicts.first());
         plan.order_free = conflicts.is_empty();
@@ -65,9 +62,10 @@ impl Meeting<'_> {
         let mut found: Vec<Conflict> = Vec::new();
         let handlers = &self.table.handlers;
         let pairs = (0..handlers.len()).flat_map(|a| (a..handlers.len()).map(move |b| (a, b)));
-        for (a, b) in pairs.filter(|(a, b)| !self.in_order(*a, *b)) {
-            let lines = (handlers[a].line, handlers[b].line);
-            for what in self.disagreements(a, b) {
+        let pairs = pairs.map(|(a, b)| (&handlers[a], &handlers[b]));
+        for (one, other) in pairs.filter(|(one, other)| !self.in_order(one, other)) {
+            let lines = (one.line, other.line);
+            for what in self.disagreements(one, other) {
                 if !found.iter().any(|known| known.what == what) {
                     found.push(Conflict { what, lines });
                 }
@@ -77,22 +75,21 @@ impl Meeting<'_> {
     }
 
     /// Whether a row's events of both handlers come from one partition.
-    fn in_order(&self, a: usize, b: usize) -> bool {
-        let source = &self.sources[self.of[a]];
-        if self.of[a] != self.of[b] || matches!(source.topics, Topics::Matching(_)) {
+    fn in_order(&self, one: &Handler, other: &Handler) -> bool {
+        let source = &self.sources[one.source];
+        if one.source != other.source || matches!(source.topics, Topics::Matching(_)) {
             return false;
         }
-        let inherits = |id: usize| {
-            self.table.handlers[id].key.iter().any(|part| match &source.ordered_by {
+        let inherits = |handler: &Handler| {
+            handler.key.iter().any(|part| match &source.ordered_by {
                 Some(field) => same(part, field),
                 None => part.text.trim() == "record.key",
             })
         };
-        inherits(a) && inherits(b)
+        inherits(one) && inherits(other)
     }
 
-    fn disagreements(&self, a: usize, b: usize) -> Vec<String> {
-        let (one, other) = (&self.table.handlers[a], &self.table.handlers[b]);
+    fn disagreements(&self, one: &Handler, other: &Handler) -> Vec<String> {
         let mut found = Vec::new();
         if [one, other].iter().any(|handler| handler.existence == Existence::EndsForGood) {
             return found;
