@@ -52,7 +52,7 @@ fn measure(plan: &Plan, payloads: &[String], folds: bool) -> Result<f64> {
         let events = decode(&plan.sources[0], &record, None).map_err(|failure| failure.message)?;
         if folds {
             let patches = fold(plan, 0, &events[0]).map_err(|unapplied| unapplied.to_string())?;
-            batch.absorb(plan, patches).map_err(|(_, misapplied)| misapplied.message)?;
+            batch.absorb(plan, patches).map_err(|refused| refused.error.message)?;
         } else {
             black_box(&events);
         }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::checkpoint::Progress;
 use crate::fold::RowPatches;
+use crate::parking::Letter;
 use crate::patch::{Misapplied, Patch};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
@@ -18,6 +19,16 @@ pub type Key = SmallVec<[Value; 1]>;
 
 pub type Patches = HashMap<Key, Patch, ahash::RandomState>;
 
+/// Why an event's patches cannot be taken into a batch.
+#[derive(Debug)]
+pub struct Unabsorbed {
+    pub table: usize,
+    pub error: Misapplied,
+    /// Some of them are in the batch: it is not to be committed, but folded again without the event. So it goes with an
+    /// event that touches a row several times, which no look beforehand sees.
+    pub halfway: bool,
+}
+
 /// What a lane has folded since its last commit.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -28,6 +39,12 @@ pub struct Batch {
     pub counted: Vec<Counted>,
     /// Events that no table handles, by the source's index and their type.
     pub unhandled: BTreeMap<(usize, String), u64>,
+    /// Events that are parked instead of applied, in the order of their offsets.
+    pub parked: Vec<Letter>,
+    /// Events passed over because the projection says so, by error code.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// That it commits does not yet mean that nothing of its partitions brings the process down.
+    pub careful: bool,
     /// Memory the batch takes, about.
     pub bytes: usize,
 }
@@ -40,10 +57,15 @@ impl Batch {
     /// Takes an event's patches in.
     ///
     /// # Errors
-    /// When a sum leaves its column's type. The event may then be in the batch by half: the batch is not to be
-    /// committed, but folded again without the event.
-    pub fn absorb(&mut self, plan: &Plan, patches: RowPatches) -> Result<(), (usize, Misapplied)> {
+    /// When a sum leaves its column's type.
+    pub fn absorb(&mut self, plan: &Plan, patches: RowPatches) -> Result<(), Unabsorbed> {
         const ENTRY: usize = size_of::<Key>() + 16;
+        for row in patches.iter().filter(|row| row.patch.can_fail()) {
+            if let Some(known) = self.tables[row.table].get(&row.key) {
+                let fits = known.check_then(&row.patch, &plan.tables[row.table].shapes);
+                fits.map_err(|error| Unabsorbed { table: row.table, error, halfway: false })?;
+            }
+        }
         for row in patches {
             let shapes = &plan.tables[row.table].shapes;
             match self.tables[row.table].entry(row.key) {
@@ -55,7 +77,8 @@ impl Batch {
                 std::collections::hash_map::Entry::Occupied(mut occupied) => {
                     let patch = occupied.get_mut();
                     let before = patch.size();
-                    patch.then(row.patch, shapes).map_err(|misapplied| (row.table, misapplied))?;
+                    let composed = patch.then(row.patch, shapes);
+                    composed.map_err(|error| Unabsorbed { table: row.table, error, halfway: true })?;
                     self.bytes = (self.bytes + patch.size()).saturating_sub(before);
                 }
             }
@@ -78,6 +101,15 @@ impl Batch {
         self.counted.push(counted);
     }
 
+    pub fn park(&mut self, letter: Letter) {
+        self.bytes += size_of::<Letter>() + letter.message.bytes() + 64 * letter.rows.len();
+        self.parked.push(letter);
+    }
+
+    pub fn skip(&mut self, code: &'static str) {
+        *self.skipped.entry(code).or_default() += 1;
+    }
+
     /// Closes the batch for writing: each table's patches in the order of their keys.
     pub fn seal(self) -> Sealed {
         let sorted = |patches: Patches| {
@@ -92,6 +124,9 @@ impl Batch {
             progress: self.progress,
             counted: self.counted,
             unhandled: self.unhandled,
+            parked: self.parked,
+            skipped: self.skipped,
+            careful: self.careful,
         }
     }
 }
@@ -104,6 +139,9 @@ pub struct Sealed {
     pub progress: Progress,
     pub counted: Vec<Counted>,
     pub unhandled: BTreeMap<(usize, String), u64>,
+    pub parked: Vec<Letter>,
+    pub skipped: BTreeMap<&'static str, u64>,
+    pub careful: bool,
 }
 
 fn compare_keys(a: &Key, b: &Key) -> Ordering {

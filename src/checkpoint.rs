@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::event::Place;
+
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
@@ -12,6 +14,10 @@ pub struct Partition {
 impl Partition {
     pub fn new(topic: impl Into<String>, partition: i32) -> Partition {
         Partition { topic: topic.into(), partition }
+    }
+
+    pub fn at(&self, offset: i64) -> Place {
+        Place { topic: self.topic.clone(), partition: self.partition, offset }
     }
 }
 

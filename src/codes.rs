@@ -3,6 +3,8 @@
 //! Scripts and alerts go by codes, so none is ever given another meaning. A test holds this list to the places that
 //! give codes, and to the pages.
 
+use crate::error_kind::ErrorKind;
+
 /// Where a code is met. Some are met in several places; this is the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -34,6 +36,8 @@ impl Kind {
 pub struct Code {
     pub code: &'static str,
     pub kind: Kind,
+    /// What it is by what is to be done about it, where an event or a projection meets it.
+    pub error: Option<ErrorKind>,
     /// One sentence, in Markdown; the first of the page.
     pub summary: &'static str,
 }
@@ -52,7 +56,7 @@ pub const CODES: &[Code] = &[
     error("bad-start", "`start` is no place to begin to read at."),
     error("bad-topic", "A source has no topic, two ways to name it, or one that cannot be a topic's name."),
     error("bad-type", "A column has no type, or one that is not supported."),
-    event("bad-version", "What `latest` says of an event cannot be a version."),
+    event("bad-version", ErrorKind::Invalid, "What `latest` says of an event cannot be a version."),
     error("bad-window", "A `dedupe` does not say for how long repeats may come."),
     error("bare-division", "A division stands outside of `round`."),
     warning(
@@ -65,15 +69,15 @@ pub const CODES: &[Code] = &[
     error("duplicate-key", "A map of the file has the same key twice."),
     error("duplicate-type", "An event type has handlers under two keys of the same table and source."),
     test("empty-case", "A test case says nothing of what comes of its events."),
-    halt("gap", "Events were deleted from the topic before they were applied."),
+    halt("gap", ErrorKind::History, "Events were deleted from the topic before they were applied."),
     error("generated-cycle", "A generated column is worked out from itself, directly or by way of others."),
     error("generated-set", "A handler changes a column that is generated from others."),
-    halt("generation-gone", "The rows that a daemon was writing were dropped under it."),
+    halt("generation-gone", ErrorKind::Superseded, "The rows that a daemon was writing were dropped under it."),
     error("ignore-and-more", "An event type is ignored and handled at once."),
     error("key-set", "A handler changes a column of the key."),
     error("latest-with", "A handler has `latest` beside something that no version can order."),
     error("limited-remove", "A column keeps only its greatest records, and something other than `push` changes it."),
-    event("missing-field", "An event does not have a field that an expression reads."),
+    event("missing-field", ErrorKind::Invalid, "An event does not have a field that an expression reads."),
     error("missing-name", "Something that needs a name has none."),
     error("mixed-folds", "A column is folded in two ways that have no meaning together."),
     error(
@@ -90,42 +94,55 @@ pub const CODES: &[Code] = &[
     error("no-record-id", "Records are kept in an array, and nothing says which field tells them apart."),
     error("no-source", "A projection has no sources."),
     error("no-table", "A projection has no table."),
+    event(
+        "no-upcaster",
+        ErrorKind::Undecodable,
+        "An event has a version that nobody has said how to bring up to date.",
+    ),
     error("no-type", "A source of plain JSON does not say where the event type is."),
     error(
         "not-in-sql",
         "What is worked out when a row is read uses a function that Postgres cannot work out with the same meaning.",
     ),
-    event("not-null", "An event would set a column to NULL that is `not_null`."),
+    event("not-null", ErrorKind::Invalid, "An event would set a column to NULL that is `not_null`."),
     error("not-yet", "A word is part of the language, and this release cannot do what it says."),
     error("nothing-served", "No table of the projection is one that readers see."),
     error("nothing-to-forget", "A table forgets ended rows, and nothing ends them."),
-    event("null-key", "An expression of the key is NULL, so that the event names no row."),
+    event("null-key", ErrorKind::Invalid, "An expression of the key is NULL, so that the event names no row."),
     warning("null-sum", "A sum is NULL where a field is missing, and nothing is added."),
-    halt("offset-beyond-end", "A checkpoint is past the end of its partition."),
+    halt("offset-beyond-end", ErrorKind::History, "A checkpoint is past the end of its partition."),
     event(
         "older-than-window",
+        ErrorKind::TooLate,
         "An event is older than identities are kept for, so that nobody knows whether it is a repeat.",
     ),
     warning("order-dependent", "The rows of a table depend on the order in which partitions happen to be read."),
-    event("overflow", "A sum leaves its column's type, or cannot be held exactly."),
-    halt("postgres", "Postgres refuses something for a reason that does not pass by itself."),
+    event("overflow", ErrorKind::Invalid, "A sum leaves its column's type, or cannot be held exactly."),
+    halt("postgres", ErrorKind::Setup, "Postgres refuses something for a reason that does not pass by itself."),
+    event("poison", ErrorKind::Poison, "An event brings the process down again and again, or runs out of time."),
     error("push-of-row", "A field of a record that is pushed reads the row."),
     warning("record-time", "The time of Kafka's record decides a key or a version."),
-    event("refused-by-postgres", "Postgres refuses a row that an event makes."),
-    event("requirement", "A condition under `require` does not hold."),
-    halt("settings", "A lane cannot make its Kafka client from the settings."),
+    event("refused-by-postgres", ErrorKind::Refused, "Postgres refuses a row that an event makes."),
+    event("requirement", ErrorKind::Requirement, "A condition under `require` does not hold."),
+    halt("settings", ErrorKind::Setup, "A lane cannot make its Kafka client from the settings."),
     error("shared-sum", "Several sources add to one column, and one of them deletes."),
     error("too-many", "A table has more than 400 columns, or is fed by more than 30 sources."),
-    halt("topic-made-anew", "A topic of the same name is not the one that was read before."),
-    halt("truncated-history", "A view would begin where earlier events are missing."),
+    halt("topic-made-anew", ErrorKind::History, "A topic of the same name is not the one that was read before."),
+    halt("truncated-history", ErrorKind::History, "A view would begin where earlier events are missing."),
+    halt("too-many-parked", ErrorKind::Setup, "More events are parked, or have failed, than the projection allows."),
     error("two-elements", "A `for_each` names two lists at once."),
     error("two-forms", "A projection has `tables`, and at its top level the key, columns or handlers of one more."),
     warning("two-owners", "Two sources set the same column."),
-    event("undecodable", "A message is no event of its source's format."),
+    event("undecodable", ErrorKind::Undecodable, "A message is no event of its source's format."),
     warning("unfilled-column", "No handler fills a column, so that it is at its default in every row."),
     error(
         "unfilled-not-null",
         "A column is `not_null`, and a row can come into being, or stay, without a value for it.",
+    ),
+    event(
+        "unhandled-type",
+        ErrorKind::Unhandled,
+        "No table handles the event's type, and the projection wants it told.",
     ),
     error("unknown-column", "A name is not among the columns it should be one of."),
     error("unknown-function", "An expression calls a function that does not exist."),
@@ -147,27 +164,36 @@ pub const CODES: &[Code] = &[
         "wrong-shape",
         "A value of the file is of another shape than is needed there: a map, a list, a number, true or false.",
     ),
-    error("wrong-value", "A value does not fit its column, or has no meaning where it stands."),
+    error_or_event(
+        "wrong-value",
+        ErrorKind::Invalid,
+        "A value does not fit its column, or has no meaning where it stands.",
+    ),
     error("yaml", "The file is not YAML, is empty, or is too deep or too large to be a definition."),
     error("yaml-trap", "YAML takes a part of an expression for itself, and the rest arrives as something else."),
 ];
 
 const fn error(code: &'static str, summary: &'static str) -> Code {
-    Code { code, kind: Kind::Error, summary }
+    Code { code, kind: Kind::Error, error: None, summary }
+}
+
+/// Met in files, and by events.
+const fn error_or_event(code: &'static str, error: ErrorKind, summary: &'static str) -> Code {
+    Code { code, kind: Kind::Error, error: Some(error), summary }
 }
 
 const fn warning(code: &'static str, summary: &'static str) -> Code {
-    Code { code, kind: Kind::Warning, summary }
+    Code { code, kind: Kind::Warning, error: None, summary }
 }
 
 const fn test(code: &'static str, summary: &'static str) -> Code {
-    Code { code, kind: Kind::Test, summary }
+    Code { code, kind: Kind::Test, error: None, summary }
 }
 
-const fn event(code: &'static str, summary: &'static str) -> Code {
-    Code { code, kind: Kind::Event, summary }
+const fn event(code: &'static str, error: ErrorKind, summary: &'static str) -> Code {
+    Code { code, kind: Kind::Event, error: Some(error), summary }
 }
 
-const fn halt(code: &'static str, summary: &'static str) -> Code {
-    Code { code, kind: Kind::Halt, summary }
+const fn halt(code: &'static str, error: ErrorKind, summary: &'static str) -> Code {
+    Code { code, kind: Kind::Halt, error: Some(error), summary }
 }

@@ -1,10 +1,13 @@
 //! One message into patches: decoded, repeats told apart, folded. The lane and the golden tests do the same.
 
+use crate::batch::Key;
 use crate::checkpoint::Partition;
 use crate::decode::decode;
-use crate::event::Record;
-use crate::fold::{Identity, RowPatches, fold, identity};
+use crate::error_kind::{ErrorKind, Policy, Reason};
+use crate::event::{Event, Record};
+use crate::fold::{Identity, RowPatches, fold, identity, rows};
 use crate::plan::Plan;
+use crate::plan::expr::Failure;
 use crate::seen::Counted;
 
 /// What all events of a message do together.
@@ -15,15 +18,27 @@ pub struct Intake {
     pub counted: Vec<Counted>,
     /// Types that no table handles.
     pub unhandled: Vec<String>,
+    /// The type of its events, or of the first of them.
+    pub type_: Option<String>,
     /// The partition's time after them: the greatest event time so far, in microseconds.
     pub clock: Option<i64>,
 }
 
-/// Why a message cannot be applied. `code` is stable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Intake {
+    /// The rows that it touches.
+    pub fn rows(&self) -> Vec<(usize, Key)> {
+        self.patches.iter().map(|row| (row.table, row.key.clone())).collect()
+    }
+}
+
+/// A message that cannot be applied, and what is known of it all the same.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
-    pub code: &'static str,
-    pub message: String,
+    pub reason: Reason,
+    pub type_: Option<String>,
+    /// The rows that it would touch, as far as they can be worked out.
+    pub rows: Vec<(usize, Key)>,
+    pub clock: Option<i64>,
 }
 
 /// Takes a message in. `clock` is its partition's time before; `known` says whether an identity was counted already,
@@ -37,31 +52,59 @@ pub fn intake(
     record: &Record<'_>,
     clock: Option<i64>,
     known: &dyn Fn(&Identity, i64) -> bool,
-) -> Result<Intake, Refused> {
-    let refused = |failure: crate::plan::expr::Failure| Refused { code: failure.code, message: failure.message };
-    let spec = &plan.sources[source];
+) -> Result<Intake, Box<Refused>> {
     let mut intake = Intake { clock, ..Intake::default() };
-    for event in decode(spec, record, clock).map_err(refused)? {
+    let events = match decode(&plan.sources[source], record, clock) {
+        Ok(events) => events,
+        Err(failure) => {
+            return Err(Box::new(Refused { reason: reason(failure), type_: None, rows: Vec::new(), clock }));
+        }
+    };
+    intake.type_ = events.first().map(|event| event.type_.to_string());
+    for event in &events {
         intake.clock = event.clock;
-        // Of an event that no handler takes nothing is looked at.
-        if spec.routes.handlers(&event.type_).is_empty() {
-            if !spec.routes.knows(&event.type_) {
-                intake.unhandled.push(event.type_.to_string());
-            }
-            continue;
+        if let Err(reason) = take(plan, source, event, known, &mut intake) {
+            let rows = events.iter().flat_map(|event| rows(plan, source, event)).collect();
+            let clock = events.last().and_then(|last| last.clock);
+            return Err(Box::new(Refused { reason, type_: Some(event.type_.to_string()), rows, clock }));
         }
-        if let Some((identity, horizon)) = identity(spec, &event).map_err(refused)? {
-            let here = intake.counted.iter().any(|other| other.identity == identity);
-            if here || known(&identity, horizon) {
-                continue;
-            }
-            let partition = Partition::new(record.topic, record.partition);
-            let time = event.time.unwrap_or(horizon);
-            intake.counted.push(Counted { partition, identity, time, horizon });
-        }
-        let patches = fold(plan, source, &event)
-            .map_err(|unapplied| Refused { code: unapplied.code, message: unapplied.to_string() })?;
-        intake.patches.extend(patches);
     }
     Ok(intake)
+}
+
+fn take(
+    plan: &Plan,
+    source: usize,
+    event: &Event<'_>,
+    known: &dyn Fn(&Identity, i64) -> bool,
+    intake: &mut Intake,
+) -> Result<(), Reason> {
+    let spec = &plan.sources[source];
+    // Of an event that no handler takes nothing is looked at.
+    if spec.routes.handlers(&event.type_).is_empty() {
+        if !spec.routes.knows(&event.type_) {
+            if plan.errors.policy(ErrorKind::Unhandled) != Policy::Skip {
+                let message = format!("no table handles {} of the source `{}`", event.type_, spec.name);
+                return Err(Reason::new("unhandled-type", message));
+            }
+            intake.unhandled.push(event.type_.to_string());
+        }
+        return Ok(());
+    }
+    if let Some((identity, horizon)) = identity(spec, event).map_err(reason)? {
+        let here = intake.counted.iter().any(|other| other.identity == identity);
+        if here || known(&identity, horizon) {
+            return Ok(());
+        }
+        let partition = Partition::new(event.record.topic, event.record.partition);
+        let time = event.time.unwrap_or(horizon);
+        intake.counted.push(Counted { partition, identity, time, horizon });
+    }
+    let patches = fold(plan, source, event).map_err(|unapplied| Reason::new(unapplied.code, unapplied.to_string()))?;
+    intake.patches.extend(patches);
+    Ok(())
+}
+
+fn reason(failure: Failure) -> Reason {
+    Reason { code: failure.code, message: failure.message }
 }

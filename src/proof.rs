@@ -25,6 +25,14 @@ pub enum Sabotage {
     StaleEnds,
     /// Events that were counted before are counted again.
     Dedupe,
+    /// Events go on though something before them is parked.
+    ParkedOrder,
+    /// What is parked, and that it is, commit apart from the rows and the checkpoint of their batch.
+    ParkedApart,
+    /// A retried event is un-parked in a transaction of its own, before its rows.
+    RetryApart,
+    /// What people decided is not looked at.
+    Decisions,
     /// What is newer does not win over what is older.
     Versions,
 }
@@ -42,6 +50,10 @@ impl Sabotage {
             Sabotage::QueueProof => "queue-proof",
             Sabotage::StaleEnds => "stale-ends",
             Sabotage::Dedupe => "dedupe",
+            Sabotage::ParkedOrder => "parked-order",
+            Sabotage::ParkedApart => "parked-apart",
+            Sabotage::RetryApart => "retry-apart",
+            Sabotage::Decisions => "decisions",
             Sabotage::Versions => "versions",
         }
     }
@@ -52,6 +64,8 @@ pub const AFTER_CHECKPOINT: &str = "after-checkpoint";
 pub const BETWEEN_CHUNKS: &str = "between-chunks";
 pub const BEFORE_COMMIT: &str = "before-commit";
 pub const AFTER_COMMIT: &str = "after-commit";
+/// While parked events are un-parked: not one of [`FAILPOINTS`], which every batch passes.
+pub const BETWEEN_RELEASE_AND_ROWS: &str = "between-release-and-rows";
 pub const FAILPOINTS: &[&str] = &[AFTER_FOLD, AFTER_CHECKPOINT, BETWEEN_CHUNKS, BEFORE_COMMIT, AFTER_COMMIT];
 
 /// Whether a step is to be left out: `PROJECTOR_SABOTAGE=name`.
@@ -86,4 +100,27 @@ pub fn failpoint(name: &'static str) {
     }
     #[cfg(not(debug_assertions))]
     let _ = name;
+}
+
+/// Plays an event that brings the process down: one whose payload contains `PROJECTOR_LETHAL` dies by SIGKILL, one that
+/// contains `PROJECTOR_ENDLESS` never ends.
+pub fn suffer(payload: Option<&[u8]>) {
+    #[cfg(debug_assertions)]
+    {
+        static WORDS: std::sync::OnceLock<[Option<String>; 2]> = std::sync::OnceLock::new();
+        let [lethal, endless] =
+            WORDS.get_or_init(|| ["PROJECTOR_LETHAL", "PROJECTOR_ENDLESS"].map(|name| std::env::var(name).ok()));
+        let contains = |word: &Option<String>| {
+            let (Some(word), Some(payload)) = (word, payload) else { return false };
+            payload.windows(word.len().max(1)).any(|window| window == word.as_bytes())
+        };
+        if contains(lethal) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        }
+        while contains(endless) {
+            std::thread::park();
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = payload;
 }

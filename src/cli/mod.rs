@@ -1,9 +1,11 @@
 //! The command line: one file a verb.
 
 mod apply;
+mod dead_letters;
 mod demo;
 mod dev;
 mod new;
+mod resume;
 mod run;
 mod status;
 mod test;
@@ -78,6 +80,15 @@ enum Verb {
         /// Drop this projection's rows and fold its history again. May be given several times.
         #[arg(long, value_name = "PROJECTION")]
         recreate: Vec<String>,
+    },
+    /// Find events that could not be applied, and settle them.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Verb),
+    /// Let a projection that stands still go on.
+    Resume {
+        #[command(flatten)]
+        common: Common,
+        projection: String,
     },
     /// Show how far each projection is.
     Status {
@@ -156,6 +167,8 @@ pub fn main() -> ExitCode {
         Verb::Dev(options) => dev::dev(&options),
         Verb::Test(options) => test::test(&options),
         Verb::Apply { common, recreate } => apply::apply(&common, &recreate),
+        Verb::DeadLetters(verb) => dead_letters::dead_letters(&verb),
+        Verb::Resume { common, projection } => resume::resume(&common, &projection),
         Verb::Status { common, format } => status::status(&common, format),
     };
     match outcome {

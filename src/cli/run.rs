@@ -52,7 +52,11 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
             () = stop.cancelled() => break,
             Some(ended) = supervisor.next_ended() => {
                 if ended.halt.is_some() {
-                    tracing::info!("{} is left as it is until it is started again; the others go on", ended.projection);
+                    tracing::info!(
+                        "the others go on; {0} goes on once what it stands before is settled (`projector dead-letters`), or \
+                         with `projector resume {0}`",
+                        ended.projection
+                    );
                 }
             }
         }

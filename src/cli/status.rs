@@ -102,6 +102,7 @@ fn to_json(projection: &ProjectionStatus, ends: &Ends) -> serde_json::Value {
         })
     });
     let truncated: HashMap<&str, &str> = projection.truncated.iter().map(|(t, r)| (t.as_str(), r.as_str())).collect();
+    let skipped: HashMap<&str, i64> = projection.skipped.iter().map(|(code, n)| (code.as_str(), *n)).collect();
     let unhandled: Vec<_> = projection
         .unhandled
         .iter()
@@ -109,7 +110,8 @@ fn to_json(projection: &ProjectionStatus, ends: &Ends) -> serde_json::Value {
         .collect();
     json!({
         "projection": projection.projection, "generation": projection.generation, "state": state(projection, ends),
-        "error": error, "accepted_truncation": truncated, "unhandled": unhandled, "partitions": partitions,
+        "error": error, "parked_sequences": projection.parked_sequences, "parked_events": projection.parked_events,
+        "skipped": skipped, "accepted_truncation": truncated, "unhandled": unhandled, "partitions": partitions,
     })
 }
 
@@ -143,6 +145,17 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
         if let Some(halt) = &projection.halt {
             let place = halt.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
             println!("{} stands still{place}: {} [{}]", projection.projection, halt.message, halt.code);
+        }
+        if projection.parked_events > 0 {
+            println!(
+                "{0}: {1} parked ({2} in all); look with `projector dead-letters list --projection {0}`",
+                projection.projection,
+                count(projection.parked_sequences as usize, "sequence"),
+                count(projection.parked_events as usize, "event"),
+            );
+        }
+        for (code, events) in &projection.skipped {
+            println!("{}: {} skipped for {code}", projection.projection, count(*events as usize, "event"));
         }
         for (source, type_, events) in &projection.unhandled {
             println!(

@@ -86,6 +86,10 @@ pub struct Fold {
     pub sweep_s: u64,
     /// Megabytes of messages that a lane fetches ahead.
     pub fetch_mb: usize,
+    /// An event that brings the process down, or runs out of time, this often is parked as poison.
+    pub poison_attempts: u32,
+    /// A lane that does not move for so many seconds ends the process: something it folds never ends.
+    pub stuck_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -156,7 +160,16 @@ impl Default for Serve {
 
 impl Default for Fold {
     fn default() -> Fold {
-        Fold { lanes: 2, memory_mb: 64, catch_up_s: 10, far_behind: 20_000, sweep_s: 60, fetch_mb: 16 }
+        Fold {
+            lanes: 2,
+            memory_mb: 64,
+            catch_up_s: 10,
+            far_behind: 20_000,
+            sweep_s: 60,
+            fetch_mb: 16,
+            poison_attempts: 3,
+            stuck_s: 120,
+        }
     }
 }
 
@@ -210,6 +223,8 @@ impl Settings {
             ("fold.lanes", self.fold.lanes as u64),
             ("fold.memory_mb", self.fold.memory_mb as u64),
             ("fold.fetch_mb", self.fold.fetch_mb as u64),
+            ("fold.poison_attempts", self.fold.poison_attempts.into()),
+            ("fold.stuck_s", self.fold.stuck_s),
             ("postgres.max_connections", self.postgres.max_connections.into()),
             ("serve.max_connections", self.serve.max_connections.into()),
             ("serve.max_rows", self.serve.max_rows.into()),

@@ -54,6 +54,19 @@ pub fn fold(plan: &Plan, source: usize, event: &Event<'_>) -> Result<RowPatches,
     Ok(patches)
 }
 
+/// The rows that an event would touch, as far as that can be worked out. Whether it can be applied is not looked at.
+pub fn rows(plan: &Plan, source: usize, event: &Event<'_>) -> Vec<(usize, Key)> {
+    let mut found = Vec::new();
+    let source = &plan.sources[source];
+    for (table_at, handler_at) in source.routes.handlers(&event.type_).iter() {
+        let table = &plan.tables[*table_at];
+        let handler = &table.handlers[*handler_at];
+        let scene = Scene { plan, source, table_at: *table_at, table, handler, event };
+        scene.keys(&handler.for_each, &mut Vec::new(), &mut found);
+    }
+    found
+}
+
 struct Scene<'s, 'a> {
     plan: &'s Plan,
     source: &'s Source,
@@ -87,20 +100,46 @@ impl<'a> Scene<'_, 'a> {
         if raw.is_none_or(|raw| raw == "null") && for_each.list.is_optional() {
             return Ok(());
         }
-        let paths = &self.source.scopes[for_each.scope];
-        // Scopes of elements are numbered across the source; this handler reads its own alone.
-        let at = for_each.scope - FIRST_ELEMENT;
-        if elements.len() <= at {
-            elements.resize(at + 1, Slots::new());
-        }
         for item in self.elements(raw, &for_each.list.text)? {
-            elements[at] = paths.read(item).map_err(|e| {
-                let message = format!("an element of {} is not readable: {e}", for_each.list.text);
+            self.enter(for_each, item, elements).map_err(|failure| {
+                let message = format!("an element of {} is not readable: {}", for_each.list.text, failure.message);
                 self.unapplied(Failure::wrong(message), self.handler.line, "for_each")
             })?;
             self.rows(inner, elements, patches)?;
         }
         Ok(())
+    }
+
+    /// Makes an element of a list readable.
+    fn enter(&self, for_each: &ForEach, item: &'a str, elements: &mut Vec<Slots<'a>>) -> Result<(), Failure> {
+        // Scopes of elements are numbered across the source; this handler reads its own alone.
+        let at = for_each.scope - FIRST_ELEMENT;
+        if elements.len() <= at {
+            elements.resize(at + 1, Slots::new());
+        }
+        let read = self.source.scopes[for_each.scope].read(item);
+        elements[at] = read.map_err(|error| Failure::wrong(error.to_string()))?;
+        Ok(())
+    }
+
+    /// The keys of the rows that [`Scene::rows`] makes patches for, where they can be worked out.
+    fn keys(&self, nested: &[ForEach], elements: &mut Vec<Slots<'a>>, found: &mut Vec<(usize, Key)>) {
+        let Some((for_each, inner)) = nested.split_first() else {
+            let env = Env::event(self.event, elements);
+            let of_event = |when: &&Expr| !self.handler.on_row || !when.reads_row();
+            let passed_over =
+                self.handler.when.as_ref().filter(of_event).is_some_and(|when| when.holds(&env) == Ok(false));
+            if let (false, Ok(key)) = (passed_over, self.key(&env)) {
+                found.push((self.table_at, key));
+            }
+            return;
+        };
+        let raw = for_each.list.raw(&Env::event(self.event, elements));
+        for item in self.elements(raw, &for_each.list.text).unwrap_or_default() {
+            if self.enter(for_each, item, elements).is_ok() {
+                self.keys(inner, elements, found);
+            }
+        }
     }
 
     fn elements(&self, raw: Option<&'a str>, list: &str) -> Result<Vec<&'a str>, Unapplied> {

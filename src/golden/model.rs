@@ -69,7 +69,7 @@ impl Model {
             let key = (partition.clone(), *identity);
             open.contains(&key) || self.counted.get(&key).is_some_and(|time| *time >= horizon)
         };
-        intake(plan, event.source, &event.record(), clock, &known).map_err(|refused| at(event, &refused.message))
+        intake(plan, event.source, &event.record(), clock, &known).map_err(|refused| at(event, &refused.reason.message))
     }
 
     fn note<'c>(
@@ -165,7 +165,7 @@ impl<'p> Lane<'p> {
         let intake = model.intake(self.plan, event, clock, &self.open)?;
         self.batch
             .absorb(self.plan, intake.patches)
-            .map_err(|(table, error)| at(event, &error.told(&self.plan.tables[table])))?;
+            .map_err(|refused| at(event, &refused.error.told(&self.plan.tables[refused.table])))?;
         for counted in intake.counted {
             self.open.push((partition.clone(), counted.identity));
             self.batch.count(counted);

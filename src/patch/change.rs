@@ -52,6 +52,11 @@ impl Change {
         }
     }
 
+    /// Sums can leave their type; all else composes, whatever it meets.
+    pub(super) fn can_fail(&self) -> bool {
+        matches!(self, Change::Add(_))
+    }
+
     pub(super) fn then(self, next: Change, shape: &ColumnShape) -> Result<Change, String> {
         let type_ = &shape.type_;
         Ok(match (self, next) {

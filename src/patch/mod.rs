@@ -110,6 +110,30 @@ impl Patch {
         self.presence.begun & FINAL != 0 && self.tail.is_empty()
     }
 
+    /// Whether this patch can be extended by the other.
+    ///
+    /// # Errors
+    /// Those of [`Patch::then`].
+    pub fn check_then(&self, next: &Patch, columns: &[ColumnShape]) -> Result<(), Misapplied> {
+        let last = match self.tail.last() {
+            None => self,
+            Some(Step::Closed(last)) => last,
+            Some(Step::OnRow(_)) => return Ok(()),
+        };
+        for (column, change) in next.changes.iter().filter(|(_, change)| change.can_fail()) {
+            let Ok(at) = last.changes.binary_search_by_key(column, |(c, _)| *c) else { continue };
+            let (_, earlier) = &last.changes[at];
+            let composed = earlier.clone().then(change.clone(), &columns[usize::from(*column)]);
+            composed.map_err(|message| Misapplied::overflow(*column, message))?;
+        }
+        Ok(())
+    }
+
+    /// Whether something may be in the way of composing it with what is before.
+    pub fn can_fail(&self) -> bool {
+        self.changes.iter().any(|(_, change)| change.can_fail())
+    }
+
     /// Extends this patch by what comes after it.
     ///
     /// # Errors

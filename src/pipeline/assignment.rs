@@ -7,6 +7,7 @@ use super::end::{End, Owned};
 use crate::checkpoint::Partition;
 use crate::plan::{Source, Start};
 use crate::source::{Consumer, begin, resume};
+use crate::store::parked;
 use crate::store::partitions::{self, Checkpoint};
 
 /// Loads or makes the checkpoints of newly assigned partitions.
@@ -26,6 +27,10 @@ pub fn take_over(
             continue;
         };
         let known = know_topic(running, runtime, consumer, &running.plan.sources[source], topic)?;
+        let numbers: Vec<i32> = assigned.iter().filter(|p| p.topic == topic).map(|p| p.partition).collect();
+        let (pool, generation) = (&running.pool, &running.generation);
+        // After the checkpoints: what is parked meanwhile is found out by the first commit.
+        let mut parked = runtime.block_on(parked::of_topic(pool, generation, topic, &numbers))?;
         for partition in assigned.iter().filter(|p| p.topic == topic) {
             let offsets = consumer.offsets(partition)?;
             let checkpoint = match known.get(&partition.partition) {
@@ -33,12 +38,18 @@ pub fn take_over(
                 None => add_partition(running, runtime, consumer, partition, offsets.low, &known)?,
             };
             resume(partition, checkpoint.next_offset, offsets).map_err(End::gap)?;
+            let next = checkpoint.next_offset;
+            let decisions = runtime.block_on(parked::decisions(pool, generation, partition, next))?;
+            let here = parked.remove(&partition.partition).unwrap_or_default();
             let owns = Owned {
                 source,
                 next: checkpoint.next_offset,
                 high: offsets.high,
                 clock: checkpoint.clock,
                 waits_for: checkpoint.waits_for,
+                blocked: here.blocked,
+                parked: here.events,
+                decisions,
             };
             owned.insert(partition.clone(), owns);
         }

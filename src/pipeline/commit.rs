@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::{Outage, Running};
 use crate::batch::Sealed;
 use crate::checkpoint::Progress;
+use crate::error_kind::Reason;
 use crate::event::Place;
 use crate::proof::{self, Sabotage};
 use crate::seen::Counted;
 use crate::store::StoreError;
 use crate::store::commit::commit;
-use crate::store::partitions::Halt;
 use crate::store::write::Way;
 
 /// How a commit ended.
@@ -24,18 +24,15 @@ pub enum Outcome {
     },
     /// These events were counted by an earlier batch: fold again without them.
     Repeated(Vec<Counted>),
-    /// An event that reads its row cannot be applied to it.
-    Misapplied {
-        place: Place,
-        halt: Halt,
-    },
+    /// Events that read their rows cannot be applied to them.
+    Misapplied(Vec<(Place, Reason)>),
     /// The catalog knows better than we do how far the partitions are: read it again.
     Stale {
         why: String,
     },
-    /// Postgres refuses some row of the batch.
+    /// Some event of the batch is at fault, and only Postgres could tell which.
     Refused {
-        error: StoreError,
+        reason: Reason,
         progress: Progress,
     },
     /// A person has to do something.
@@ -57,16 +54,16 @@ pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome 
                 return Outcome::Stale { why: format!("the answer to a COMMIT was lost ({error})") };
             }
             Err(StoreError::Repeated(repeats)) => return Outcome::Repeated(repeats),
-            Err(StoreError::Misapplied { place: Some(place), code, message }) => {
-                let halt = Halt { code: code.into(), message, place: Some(place.clone()) };
-                return Outcome::Misapplied { place, halt };
-            }
-            Err(error @ StoreError::Misapplied { place: None, .. }) => {
-                return Outcome::Refused { error, progress: batch.progress };
-            }
+            Err(StoreError::Misapplied(places)) => return Outcome::Misapplied(places),
+            Err(StoreError::Unapplied(reason)) => return Outcome::Refused { reason, progress: batch.progress },
             Err(error @ StoreError::Superseded { .. }) => return Outcome::Stale { why: error.to_string() },
             Err(error @ StoreError::Data(_)) => {
-                return Outcome::Refused { error, progress: batch.progress };
+                let reason = Reason::new("refused-by-postgres", error.to_string());
+                return Outcome::Refused { reason, progress: batch.progress };
+            }
+            Err(error @ StoreError::TimedOut(_)) => {
+                let reason = Reason::new("poison", error.to_string());
+                return Outcome::Refused { reason, progress: batch.progress };
             }
             Err(error) if error.is_transient() => {
                 let wait = if is_collision(&error) { Duration::from_millis(5) } else { outage.failed(&what, &error) };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::error::KafkaError;
 
+use crate::parking::{Blocked, Decision};
 use crate::source::{Gap, SourceError};
 use crate::store::StoreError;
 use crate::store::partitions::Halt;
@@ -20,6 +21,12 @@ pub struct Owned {
     /// The greatest event time folded so far, in microseconds.
     pub clock: Option<i64>,
     pub waits_for: BTreeMap<i32, i64>,
+    /// What has to wait, because something before it is parked.
+    pub blocked: Blocked,
+    /// Events parked of this partition.
+    pub parked: i64,
+    /// What people decided about events still to come, by offset.
+    pub decisions: BTreeMap<i64, Decision>,
 }
 
 /// Why a lane stopped.
@@ -57,6 +64,11 @@ impl From<SourceError> for End {
 
 impl From<StoreError> for End {
     fn from(error: StoreError) -> End {
-        if error.is_transient() { End::Retry(error.to_string()) } else { End::halted("postgres", error.to_string()) }
+        match error {
+            error if error.is_transient() => End::Retry(error.to_string()),
+            error @ StoreError::Superseded { .. } => End::Retry(error.to_string()),
+            error @ StoreError::TooManyParked { .. } => End::halted("too-many-parked", error.to_string()),
+            error => End::halted("postgres", error.to_string()),
+        }
     }
 }

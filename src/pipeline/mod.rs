@@ -9,11 +9,13 @@ mod end;
 mod lane;
 mod message;
 mod outage;
+mod pace;
 mod partition_ends;
 mod rate;
+pub mod retry;
 mod supervisor;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::config::Settings;
 use crate::plan::Plan;
@@ -31,4 +33,6 @@ pub struct Running {
     pub settings: Settings,
     pub pool: sqlx::PgPool,
     pub admin: Arc<Admin>,
+    /// Held while an event is stepped over singly: should the process die of it, nothing else is suspected.
+    pub stepping: Arc<Mutex<()>>,
 }

@@ -1,6 +1,8 @@
 //! Keeps the lanes of all projections running, stops a projection that halts, and stops everything when asked.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -9,12 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::end::End;
 use super::lane::Lane;
+use super::retry::Retry;
 use super::{Outage, Running};
 use crate::config::Settings;
 use crate::plan::Plan;
 use crate::source::Admin;
-use crate::store::Generation;
-use crate::store::partitions::{Halt, halt, unhalt};
+use crate::store::parked::retry::{Earnest, counts};
+use crate::store::partitions::{Halt, halt, is_halted, unhalt};
+use crate::store::{Generation, StoreError};
+
+/// Exit code of a process that ends itself because a lane does not move (`EX_SOFTWARE` of sysexits).
+const STUCK: i32 = 70;
 
 /// How a projection's lanes ended.
 #[derive(Debug)]
@@ -43,6 +50,7 @@ impl Supervisor {
         stop: CancellationToken,
     ) -> Supervisor {
         let admin = Arc::new(admin);
+        let stepping = Arc::new(Mutex::new(()));
         let (sender, ended) = mpsc::channel(plans.len().max(1));
         let mut tasks = Vec::new();
         for (plan, generation) in plans.into_iter().zip(generations) {
@@ -52,6 +60,7 @@ impl Supervisor {
                 settings: settings.clone(),
                 pool: pool.clone(),
                 admin: admin.clone(),
+                stepping: stepping.clone(),
             });
             tasks.push(tokio::spawn(supervise(running, stop.clone(), sender.clone())));
         }
@@ -80,35 +89,80 @@ impl Supervisor {
     }
 }
 
+/// Runs a projection's lanes. When it stands still it is left so until somebody lets it go on: by retrying, discarding or
+/// correcting what it stands before, or by `projector resume`.
 async fn supervise(running: Arc<Running>, stop: CancellationToken, ended: mpsc::Sender<Ended>) {
     let projection = running.plan.name.clone();
     let mut outage = Outage::default();
-    while let Err(error) = unhalt(&running.pool, &running.generation).await {
-        let wait = outage.failed(&format!("{projection}: starting"), &error);
-        if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
+    loop {
+        while let Err(error) = unhalt(&running.pool, &running.generation).await {
+            let wait = outage.failed(&format!("{projection}: starting"), &error);
+            if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+        outage.over(&format!("{projection}: starting"));
+        let own_stop = stop.child_token();
+        let lanes: Vec<_> = (0..running.settings.fold.lanes)
+            .map(|at| tokio::spawn(keep_running(running.clone(), at, own_stop.clone())))
+            .collect();
+        let mut first_halt = None;
+        for lane in lanes {
+            if let Ok(Some(halted)) = lane.await
+                && first_halt.is_none()
+            {
+                first_halt = Some(halted);
+            }
+        }
+        let halted = first_halt.clone();
+        // Nobody may be listening any more.
+        let _ = ended.try_send(Ended { projection: projection.clone(), halt: halted });
+        let Some(reason) = first_halt else { return };
+        if stand_still(&running, &reason, &stop).await.is_err() {
             return;
         }
+        tracing::info!("{projection} goes on");
     }
-    outage.over(&format!("{projection}: starting"));
-    let own_stop = stop.child_token();
-    let lanes: Vec<_> = (0..running.settings.fold.lanes)
-        .map(|at| tokio::spawn(keep_running(running.clone(), at, own_stop.clone())))
-        .collect();
-    let mut first_halt = None;
-    for lane in lanes {
-        if let Ok(Some(halted)) = lane.await
-            && first_halt.is_none()
-        {
-            first_halt = Some(halted);
+}
+
+/// The projection was told to stop for good.
+struct Stopped;
+
+/// Waits until the halt is taken back. Meanwhile nobody else carries out what people decide about parked events.
+async fn stand_still(running: &Running, reason: &Halt, stop: &CancellationToken) -> Result<(), Stopped> {
+    const EVERY: Duration = Duration::from_millis(500);
+    let Running { pool, generation, plan, .. } = running;
+    let mut recorded = false;
+    loop {
+        let looked = async {
+            if !recorded {
+                halt(pool, generation, reason).await?;
+                return Ok(true);
+            }
+            retry_requested(running).await?;
+            is_halted(pool, generation).await
+        };
+        match looked.await {
+            Ok(true) => recorded = true,
+            Ok(false) => return Ok(()),
+            Err(error) => tracing::debug!("{}: standing still: {error}", plan.name),
+        }
+        if tokio::time::timeout(EVERY, stop.cancelled()).await.is_ok() {
+            return Err(Stopped);
         }
     }
-    if let Some(reason) = &first_halt
-        && let Err(error) = halt(&running.pool, &running.generation, reason).await
-    {
-        tracing::warn!("{projection}: the halt could not be recorded: {error}");
+}
+
+async fn retry_requested(running: &Running) -> Result<(), StoreError> {
+    let Running { pool, generation, plan, settings, .. } = running;
+    for (partition, counts) in counts(pool, generation).await? {
+        let source = plan.sources.iter().position(|source| source.topics.matches(&partition.topic));
+        let Some(source) = source.filter(|_| counts.requested > 0) else { continue };
+        let (served_schema, poison_attempts) = (settings.serve.schema.as_str(), settings.fold.poison_attempts);
+        let retry = Retry { pool, plan, generation, source, partition: &partition, served_schema, poison_attempts };
+        retry.run(&BTreeSet::new(), &BTreeMap::new(), Earnest::Really).await?.tell(&plan.name, &partition);
     }
-    // Nobody may be listening any more.
-    let _ = ended.send(Ended { projection, halt: first_halt }).await;
+    Ok(())
 }
 
 /// Runs a lane, and a new one after each outage, until it is to stop. A halt stops the other lanes too.
@@ -141,18 +195,39 @@ async fn keep_running(running: Arc<Running>, at: usize, stop: CancellationToken)
 
 async fn run_lane(running: Arc<Running>, at: usize, stop: CancellationToken) -> End {
     let runtime = Handle::current();
-    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (sender, mut receiver) = tokio::sync::oneshot::channel();
     let name = format!("{}-{at}", running.plan.name);
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
-        let end = match Lane::new(running, runtime, stop) {
+    let pulse = Arc::new(AtomicU64::new(0));
+    let stuck = Duration::from_secs(running.settings.fold.stuck_s);
+    let of_lane = pulse.clone();
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let end = match Lane::new(running, runtime, stop, of_lane) {
             Ok(lane) => lane.run(),
             Err(end) => end,
         };
         // The supervisor waits for this answer for as long as it lives.
         let _ = sender.send(end);
     });
-    match thread {
-        Ok(_) => receiver.await.unwrap_or_else(|_| End::Retry("a lane died; see the panic above".into())),
-        Err(error) => End::Retry(format!("no thread for a lane: {error}")),
+    if let Err(error) = thread {
+        return End::Retry(format!("no thread for a lane: {error}"));
+    }
+    let mut last = (pulse.load(Ordering::Relaxed), Instant::now());
+    loop {
+        tokio::select! {
+            end = &mut receiver => return end.unwrap_or_else(|_| End::Retry("a lane died; see the panic above".into())),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        let now = pulse.load(Ordering::Relaxed);
+        if now != last.0 {
+            last = (now, Instant::now());
+        } else if last.1.elapsed() > stuck {
+            // A thread cannot be stopped from outside. Whoever starts the process again finds the event.
+            tracing::error!(
+                "the lane {name} has not moved for {} s: something that it folds does not end. The process ends, to be \
+                 started again and step over the event singly",
+                stuck.as_secs()
+            );
+            std::process::exit(STUCK);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Projections as compiled: checked, typed, resolved to indexes. The hot path reads nothing else.
 
 mod build;
+mod errors;
 pub mod expr;
 pub mod types;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 pub use build::{compile, compile_all};
+pub use errors::Errors;
 
 use crate::json_paths::Paths;
 use crate::patch::{ColumnShape, Presence};
@@ -30,6 +32,7 @@ pub struct Plan {
     pub path: String,
     pub sources: Vec<Source>,
     pub tables: Vec<Table>,
+    pub errors: Errors,
     /// SQL views on top of the served tables.
     pub sql: Option<String>,
     /// The definition without comments and layout, as JSON.
@@ -187,6 +190,8 @@ pub struct Table {
     pub unlogged: bool,
     /// It is proved that the rows do not depend on the order in which partitions are read.
     pub order_free: bool,
+    /// It is proved that its rows do not depend on the order of events at all: nothing has to wait for a parked one.
+    pub commutes: bool,
 }
 
 impl Table {

@@ -214,6 +214,8 @@ impl Consumer {
             ("queued.max.messages.kbytes", (fold.fetch_mb * 1024).to_string()),
             // A full queue would otherwise stop the fetching for a whole second.
             ("fetch.queue.backoff.ms", "2".into()),
+            // A seek waits for the fetch that is under way.
+            ("fetch.wait.max.ms", "100".into()),
             // What is under way comes on top of the queue. A larger message is still fetched, alone.
             ("fetch.max.bytes", "8388608".into()),
             ("fetch.message.max.bytes", "1048576".into()),

@@ -21,6 +21,7 @@ const CATALOG_LOCK: i64 = 0x7072_6f6a_6563_7401;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "catalog", include_str!("../../migrations/0001_catalog.sql")),
     (2, "clock", include_str!("../../migrations/0002_clock.sql")),
+    (3, "dead letters", include_str!("../../migrations/0003_dead_letters.sql")),
 ];
 
 /// What `apply` did with one projection.
@@ -182,7 +183,24 @@ async fn apply_one(
         connection.execute(vouched(statement)).await?;
     }
     companion::make(connection, plan, generation, served_schema).await?;
+    record_served(connection, plan, generation).await?;
     Ok(Ok(if digests.is_empty() { Applied::Created } else { Applied::Recreated }))
+}
+
+/// Notes which views show which tables of the generation.
+async fn record_served(connection: &mut PgConnection, plan: &Plan, generation: i64) -> Result<(), StoreError> {
+    for table in plan.tables.iter().filter(|table| table.served) {
+        sqlx::query(
+            "INSERT INTO projector.served (view, generation_id, \"table\", key) VALUES ($1, $2, $1, $3)
+             ON CONFLICT (view) DO UPDATE SET generation_id = excluded.generation_id, key = excluded.key",
+        )
+        .bind(&table.name)
+        .bind(generation)
+        .bind(table.key.iter().map(|column| column.name.as_str()).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Drops the live generation, if there is one. Returns the highest number used so far.
@@ -204,7 +222,7 @@ async fn drop_live(connection: &mut PgConnection, plan: &Plan, served_schema: &s
             .execute(&mut *connection)
             .await?;
         companion::drop_made(connection, id, served_schema).await?;
-        for table in ["checkpoints", "topics", "halts", "unhandled"] {
+        for table in ["checkpoints", "topics", "halts", "unhandled", "dead_letters", "skipped", "served"] {
             let delete = format!("DELETE FROM projector.{table} WHERE generation_id = $1");
             sqlx::query(vouched(delete)).bind(id).execute(&mut *connection).await?;
         }

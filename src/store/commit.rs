@@ -7,10 +7,11 @@ use sqlx::{Connection, PgPool, Row};
 
 use super::bind::Instant;
 use super::error::StoreError;
+use super::parked;
 use super::seen;
 use super::write::{Way, write_table};
 use crate::batch::Sealed;
-use crate::checkpoint::{Partition, Progress};
+use crate::checkpoint::Partition;
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 
@@ -38,19 +39,13 @@ pub async fn commit(
 ) -> Result<u64, StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    move_checkpoint(&mut transaction, generation, &batch.progress, rate).await?;
+    move_checkpoint(&mut transaction, generation, batch, rate).await?;
     if proof::sabotaged(Sabotage::CheckpointApart) {
         transaction.commit().await?;
         transaction = connection.begin().await?;
     }
     proof::failpoint(proof::AFTER_CHECKPOINT);
-    seen::require_unlogged(&mut transaction, plan, generation).await?;
-    seen::count(&mut transaction, generation, &batch.counted).await?;
-    count_unhandled(&mut transaction, plan, generation, batch).await?;
-    let mut written = 0;
-    for (table, patches) in plan.tables.iter().zip(&batch.tables) {
-        written += write_table(&mut transaction, &generation.schema, table, patches, way).await?;
-    }
+    let written = write_batch(&mut transaction, plan, generation, batch, way).await?;
     proof::failpoint(proof::BEFORE_COMMIT);
     match transaction.commit().await {
         Ok(()) => {}
@@ -62,13 +57,39 @@ pub async fn commit(
         }
     }
     proof::failpoint(proof::AFTER_COMMIT);
+    if proof::sabotaged(Sabotage::ParkedApart) {
+        parked::park(&mut connection, plan, generation, &batch.parked).await?;
+    }
     Ok(written)
+}
+
+/// Writes all of a batch but its progress. Returns how many rows were written.
+pub(super) async fn write_batch(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    generation: &Generation,
+    batch: &Sealed,
+    way: Way,
+) -> Result<u64, StoreError> {
+    seen::require_unlogged(connection, plan, generation).await?;
+    seen::count(connection, generation, &batch.counted).await?;
+    count_unhandled(connection, plan, generation, batch).await?;
+    parked::count_skipped(connection, generation, &batch.skipped).await?;
+    if !proof::sabotaged(Sabotage::ParkedApart) {
+        parked::park(connection, plan, generation, &batch.parked).await?;
+    }
+    let mut written = 0;
+    let mut misapplied = Vec::new();
+    for (table, patches) in plan.tables.iter().zip(&batch.tables) {
+        written += write_table(connection, &generation.schema, table, patches, way, &mut misapplied).await?;
+    }
+    if misapplied.is_empty() { Ok(written) } else { Err(StoreError::Misapplied(misapplied)) }
 }
 
 async fn move_checkpoint(
     connection: &mut PgConnection,
     generation: &Generation,
-    progress: &Progress,
+    batch: &Sealed,
     rate: f64,
 ) -> Result<(), StoreError> {
     const COMPARE: &str = "WHERE c.generation_id = $1 AND c.next_offset = step.from_offset";
@@ -86,10 +107,11 @@ async fn move_checkpoint(
         )
         UPDATE projector.checkpoints c
         SET next_offset = step.to_offset, events = c.events + step.events, rate = $8,
-            last_time = COALESCE(step.last_time, c.last_time), clock = GREATEST(c.clock, step.clock), committed_at = clock_timestamp()
+            starts = CASE WHEN $10 THEN c.starts ELSE 0 END, suspect = NULL, tries = 0, last_time = COALESCE(step.last_time, c.last_time), clock = GREATEST(c.clock, step.clock), committed_at = clock_timestamp()
         FROM step JOIN held USING (topic, partition)
         WHERE c.generation_id = $1 AND c.topic = step.topic AND c.partition = step.partition"
     );
+    let progress = &batch.progress;
     let steps = || progress.0.values();
     let moved = sqlx::query(super::sql::vouched(sql))
         .bind(generation.id)
@@ -101,6 +123,7 @@ async fn move_checkpoint(
         .bind(steps().map(|s| s.last_time.map(Instant)).collect::<Vec<_>>())
         .bind(rate)
         .bind(steps().map(|s| s.clock).collect::<Vec<_>>())
+        .bind(batch.careful)
         .execute(connection)
         .await?;
     if moved.rows_affected() != progress.0.len() as u64 {

@@ -3,6 +3,7 @@
 use sqlx::error::DatabaseError;
 
 use crate::checkpoint::Progress;
+use crate::error_kind::Reason;
 use crate::event::Place;
 use crate::seen::Counted;
 
@@ -17,9 +18,21 @@ pub enum StoreError {
     /// Events of the batch that were counted before.
     #[error("{} events were counted before", .0.len())]
     Repeated(Vec<Counted>),
-    /// A patch cannot be applied to the row that is there.
-    #[error("{message}")]
-    Misapplied { place: Option<Place>, code: &'static str, message: String },
+    /// Events whose patches cannot be applied to the rows that are there.
+    #[error("{} events cannot be applied to their rows", .0.len())]
+    Misapplied(Vec<(Place, Reason)>),
+    /// The same, and which event it was is not known.
+    #[error("{0}")]
+    Unapplied(Reason),
+    /// A statement ran out of its time.
+    #[error("a statement took longer than postgres.statement_timeout_ms allows: {0}")]
+    TimedOut(#[source] sqlx::Error),
+    /// More is parked than the projection allows; nothing of the batch is written.
+    #[error(
+        "more than {limit} {what}; the last one was {first}: {reason}. Look with `projector dead-letters list`, retry or \
+         discard some, or raise the limit, then `projector resume`"
+    )]
+    TooManyParked { what: &'static str, limit: u32, first: Place, reason: String },
     /// Postgres refuses the data of some row.
     #[error("Postgres refuses the data: {}", told(.0))]
     Data(#[source] sqlx::Error),
@@ -55,7 +68,7 @@ impl StoreError {
     }
 
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Transient(_) | StoreError::Unknown(_))
+        matches!(self, StoreError::Transient(_) | StoreError::Unknown(_) | StoreError::TimedOut(_))
     }
 }
 
@@ -104,6 +117,7 @@ fn classify(code: &str, cause: sqlx::Error) -> StoreError {
             "was it dropped by hand? `projector apply --recreate NAME` builds it anew",
             cause,
         ),
+        "57014" => StoreError::TimedOut(cause),
         // Someone is shutting the server down, or it starts, or is out of something, or two transactions collided.
         _ if matches!(&code[..2], "08" | "53" | "57" | "40" | "55" | "58" | "25" | "XX") => {
             StoreError::Transient(cause)

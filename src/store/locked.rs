@@ -11,6 +11,8 @@ use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, table_name, version_column};
 use super::write::{Target, change_to};
 use crate::batch::Key;
+use crate::error_kind::Reason;
+use crate::event::Place;
 use crate::patch::{Change, FINAL, Patch, Row};
 use crate::plan::types::Scalar;
 use crate::plan::{Column, Table};
@@ -57,6 +59,7 @@ impl Target<'_> {
         &self,
         connection: &mut PgConnection,
         chunk: &[(Key, Patch)],
+        misapplied: &mut Vec<(Place, Reason)>,
     ) -> Result<(), StoreError> {
         self.make_rows(connection, chunk).await?;
         let reach = Reach::of(self.table, chunk);
@@ -64,11 +67,15 @@ impl Target<'_> {
         let mut ended = Vec::with_capacity(rows.len());
         for (row, (key, patch)) in rows.iter_mut().zip(chunk) {
             ended.push(row.present & FINAL != 0);
-            patch.apply(key, row, &self.table.shapes).map_err(|misapplied| StoreError::Misapplied {
-                message: misapplied.told(self.table),
-                code: misapplied.code,
-                place: misapplied.place,
-            })?;
+            let Err(error) = patch.apply(key, row, &self.table.shapes) else { continue };
+            let reason = Reason::new(error.code, error.told(self.table));
+            match error.place {
+                Some(place) => misapplied.push((place, reason)),
+                None => return Err(StoreError::Unapplied(reason)),
+            }
+        }
+        if !misapplied.is_empty() {
+            return Ok(());
         }
         self.write_back(connection, &reach, chunk, &rows, &ended).await
     }
@@ -84,7 +91,7 @@ impl Target<'_> {
             self.unnest(&[], &[]),
         );
         let mut arguments = PgArguments::default();
-        self.bind_key(&mut arguments, chunk)?;
+        self.bind_key(&mut arguments, chunk.iter().map(|(key, _)| key))?;
         sqlx::query_with(vouched(sql), arguments).execute(connection).await?;
         Ok(())
     }
@@ -111,7 +118,7 @@ impl Target<'_> {
             self.same_key(),
         );
         let mut arguments = PgArguments::default();
-        self.bind_key(&mut arguments, chunk)?;
+        self.bind_key(&mut arguments, chunk.iter().map(|(key, _)| key))?;
         let ordinals: Vec<i64> = (0..chunk.len() as i64).collect();
         arguments.add(ordinals).map_err(sqlx::Error::Encode)?;
         let found = sqlx::query_with(vouched(sql), arguments).fetch_all(connection).await?;
@@ -173,7 +180,7 @@ impl Target<'_> {
             self.same_key(),
         );
         let mut arguments = PgArguments::default();
-        self.bind_key(&mut arguments, chunk)?;
+        self.bind_key(&mut arguments, chunk.iter().map(|(key, _)| key))?;
         for at in &reach.touched {
             let type_ = &self.table.columns[*at].shape.type_;
             bind::add(&mut arguments, type_, rows.iter().map(|row| Some(&row.values[*at])))?;

@@ -7,6 +7,7 @@ mod companion;
 pub mod connect;
 pub mod error;
 mod locked;
+pub mod parked;
 pub mod partitions;
 pub mod read;
 mod row_sql;

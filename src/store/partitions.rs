@@ -70,6 +70,70 @@ pub async fn begin(
     Ok(())
 }
 
+/// Notes that partitions are taken over. Returns the greatest number of times that one of them was, since something of it
+/// was committed or it was given back in good order.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn take(pool: &PgPool, generation: &Generation, taken: &[&Partition]) -> Result<i32, StoreError> {
+    let starts: Vec<i32> = sqlx::query_scalar(
+        "UPDATE projector.checkpoints c SET starts = starts + 1
+         FROM unnest($2::text[], $3::int[]) AS n(topic, partition)
+         WHERE c.generation_id = $1 AND c.topic = n.topic AND c.partition = n.partition RETURNING c.starts",
+    )
+    .bind(generation.id)
+    .bind(taken.iter().map(|p| p.topic.as_str()).collect::<Vec<_>>())
+    .bind(taken.iter().map(|p| p.partition).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await?;
+    Ok(starts.into_iter().max().unwrap_or(0))
+}
+
+/// Notes that all is well with partitions: nothing died of what they hold.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn clear(pool: &PgPool, generation: &Generation, partitions: &[&Partition]) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE projector.checkpoints c SET starts = 0, suspect = NULL, tries = 0
+         FROM unnest($2::text[], $3::int[]) AS n(topic, partition)
+         WHERE c.generation_id = $1 AND c.topic = n.topic AND c.partition = n.partition AND c.starts > 0",
+    )
+    .bind(generation.id)
+    .bind(partitions.iter().map(|p| p.topic.as_str()).collect::<Vec<_>>())
+    .bind(partitions.iter().map(|p| p.partition).collect::<Vec<_>>())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Notes which event is about to be touched; returns how often that was noted of it, this time included.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn suspect(pool: &PgPool, generation: &Generation, place: &Place) -> Result<i32, StoreError> {
+    let tries = sqlx::query_scalar(
+        "UPDATE projector.checkpoints SET tries = CASE WHEN suspect = $4 THEN tries + 1 ELSE 1 END, suspect = $4
+         WHERE generation_id = $1 AND topic = $2 AND partition = $3 RETURNING tries",
+    )
+    .bind(generation.id)
+    .bind(&place.topic)
+    .bind(place.partition)
+    .bind(place.offset)
+    .fetch_optional(pool)
+    .await?;
+    Ok(tries.unwrap_or(1))
+}
+
+/// Whether a halt is recorded.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn is_halted(pool: &PgPool, generation: &Generation) -> Result<bool, StoreError> {
+    let halted = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM projector.halts WHERE generation_id = $1)");
+    Ok(halted.bind(generation.id).fetch_one(pool).await?)
+}
+
 /// Forgets what a partition waited for.
 ///
 /// # Errors

@@ -17,6 +17,11 @@ pub struct ProjectionStatus {
     pub truncated: Vec<(String, String)>,
     /// Source, type and number of the events that no table handles.
     pub unhandled: Vec<(String, String, i64)>,
+    /// Events that are parked, and how many of them have an error of their own: the sequences that wait.
+    pub parked_events: i64,
+    pub parked_sequences: i64,
+    /// Error code and number of the events that were passed over because the projection says so.
+    pub skipped: Vec<(String, i64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +64,7 @@ pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreEr
                 Some(Halt { code, message: row.try_get(4)?, place })
             }
         };
+        let (parked_events, parked_sequences) = super::parked::desk::count(pool, id).await?;
         projections.push(ProjectionStatus {
             projection: row.try_get(1)?,
             generation: row.try_get(2)?,
@@ -66,6 +72,9 @@ pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreEr
             partitions: partitions(pool, id).await?,
             truncated: truncated(pool, id).await?,
             unhandled: unhandled(pool, id).await?,
+            parked_events,
+            parked_sequences,
+            skipped: skipped(pool, id).await?,
         });
     }
     Ok(projections)
@@ -112,4 +121,12 @@ async fn unhandled(pool: &PgPool, generation: i64) -> Result<Vec<(String, String
     .fetch_all(pool)
     .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+}
+
+async fn skipped(pool: &PgPool, generation: i64) -> Result<Vec<(String, i64)>, StoreError> {
+    let rows = sqlx::query("SELECT code, events FROM projector.skipped WHERE generation_id = $1 ORDER BY code")
+        .bind(generation)
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

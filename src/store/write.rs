@@ -13,6 +13,8 @@ use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, sql_type, table_name, version_column};
 use crate::batch::Key;
+use crate::error_kind::Reason;
+use crate::event::Place;
 use crate::patch::{Change, FINAL, Patch};
 use crate::plan::{Column, Table};
 use crate::proof::{self, Sabotage};
@@ -30,6 +32,9 @@ pub enum Way {
 
 /// Writes a table's patches, which come sorted by key. Returns how many rows were written.
 ///
+/// Events whose patches cannot be applied to the rows that are there are put into `misapplied`; the transaction is then
+/// not to be committed either.
+///
 /// # Errors
 /// What Postgres says; the transaction is then not to be committed.
 pub async fn write_table(
@@ -38,13 +43,14 @@ pub async fn write_table(
     table: &Table,
     rows: &[(Key, Patch)],
     way: Way,
+    misapplied: &mut Vec<(Place, Reason)>,
 ) -> Result<u64, StoreError> {
     let target = Target { schema, table };
     let mut written = 0;
     for chunk in rows.chunks(CHUNK) {
         match Blind::of(table, chunk).filter(|_| way == Way::Best) {
             Some(form) => target.upsert(connection, &form, chunk).await?,
-            None => target.patch_locked(connection, chunk).await?,
+            None => target.patch_locked(connection, chunk, misapplied).await?,
         }
         written += chunk.len() as u64;
         proof::failpoint(proof::BETWEEN_CHUNKS);
@@ -142,9 +148,13 @@ impl Target<'_> {
         format!("unnest({}) AS s({})", sources.join(", "), names.join(", "))
     }
 
-    pub(super) fn bind_key(&self, arguments: &mut PgArguments, chunk: &[(Key, Patch)]) -> Result<(), sqlx::Error> {
+    pub(super) fn bind_key<'k>(
+        &self,
+        arguments: &mut PgArguments,
+        keys: impl Iterator<Item = &'k Key> + Clone,
+    ) -> Result<(), sqlx::Error> {
         for (at, column) in self.table.key.iter().enumerate() {
-            bind::add(arguments, &column.shape.type_, chunk.iter().map(|(key, _)| Some(&key[at])))?;
+            bind::add(arguments, &column.shape.type_, keys.clone().map(|key| Some(&key[at])))?;
         }
         Ok(())
     }
@@ -237,7 +247,7 @@ impl Target<'_> {
             self.key_names("").join(", "),
         );
         let mut arguments = PgArguments::default();
-        self.bind_key(&mut arguments, chunk)?;
+        self.bind_key(&mut arguments, chunk.iter().map(|(key, _)| key))?;
         for (at, _) in &form.columns {
             let type_ = &self.table.columns[*at].shape.type_;
             bind::add(&mut arguments, type_, chunk.iter().map(|(_, patch)| change_to(patch, *at).map(Change::value)))?;

@@ -6,6 +6,7 @@ use super::world::{Message, World, event};
 
 pub const STRICT: &str = "
 projection: strict
+errors: { default: halt }
 sources: { events: { topic: TOPIC(events) } }
 tables:
   strict:

@@ -11,6 +11,7 @@ mod generated;
 mod history;
 mod kills;
 mod language;
+mod parking;
 mod proxy;
 mod restarts;
 mod rows;

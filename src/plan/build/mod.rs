@@ -3,6 +3,7 @@
 mod checks;
 mod columns;
 mod effects;
+mod errors;
 mod handler;
 mod order;
 mod row;
@@ -161,6 +162,7 @@ impl Build<'_> {
             path: self.sink.file.path.clone(),
             sources,
             tables,
+            errors: self.errors(projection.errors.as_ref()),
             sql,
             digest: hex::encode(Sha256::digest(definition.as_bytes())),
             definition,
@@ -210,6 +212,10 @@ fn definition(projection: &Projection, sql: Option<&str>) -> String {
         }
     }
     let mut value = serde_json::to_value(projection).expect("a definition is always JSON");
+    if let Some(errors) = value.get_mut("errors").and_then(serde_json::Value::as_object_mut) {
+        // The rows depend on what is skipped alone.
+        errors.retain(|_, word| word == "skip");
+    }
     strip(&mut value);
     if let (Some(sql), Some(entries)) = (sql, value.as_object_mut()) {
         entries.insert("sql".into(), sql.into());

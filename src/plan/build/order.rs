@@ -25,9 +25,11 @@ struct Meeting<'m> {
 impl Build<'_> {
     pub(super) fn check_order(&self, name: &Name, written: &spec::Table, plan: &mut Table, sources: &[Source]) {
         let meeting = Meeting { sources, table: plan };
-        let conflicts = meeting.conflicts();
+        let commutes = meeting.conflicts(|_, _| true).is_empty();
+        let conflicts = meeting.conflicts(|one, other| !meeting.in_order(one, other));
         let help = meeting.help(conflicts.first());
         plan.order_free = conflicts.is_empty();
+        plan.commutes = commutes;
         // What is broken anyway has no order worth talking of.
         let Some(first) = conflicts.first().filter(|_| !self.sink.has_errors()) else { return };
         const SHOWN: usize = 3;
@@ -58,12 +60,13 @@ impl std::fmt::Display for Conflict {
 }
 
 impl Meeting<'_> {
-    fn conflicts(&self) -> Vec<Conflict> {
+    /// What does not commute, among the handlers that can meet out of order.
+    fn conflicts(&self, can_meet: impl Fn(&Handler, &Handler) -> bool) -> Vec<Conflict> {
         let mut found: Vec<Conflict> = Vec::new();
         let handlers = &self.table.handlers;
         let pairs = (0..handlers.len()).flat_map(|a| (a..handlers.len()).map(move |b| (a, b)));
         let pairs = pairs.map(|(a, b)| (&handlers[a], &handlers[b]));
-        for (one, other) in pairs.filter(|(one, other)| !self.in_order(one, other)) {
+        for (one, other) in pairs.filter(|(one, other)| can_meet(one, other)) {
             let lines = (one.line, other.line);
             for what in self.disagreements(one, other) {
                 if !found.iter().any(|known| known.what == what) {

@@ -124,12 +124,7 @@ impl Build<'_> {
     fn topics(&self, name: &Name, source: &spec::Source) -> Topics {
         match (&source.topic, &source.topics) {
             (Some(topic), None) => {
-                let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-                if topic.is_empty() || topic.len() > 249 || !topic.chars().all(legal) {
-                    let message = format!("`{}` cannot be a topic's name", topic.value);
-                    let help = "letters, digits, dots, underscores and dashes; a pattern goes under `topics`";
-                    self.error("bad-topic", &topic.span, message, Some(help));
-                }
+                self.topic_name(topic);
                 Topics::Named(topic.value.clone())
             }
             (None, Some(pattern)) => match Regex::new(&format!("^(?:{})$", pattern.value)) {
@@ -150,6 +145,15 @@ impl Build<'_> {
                 self.error("bad-topic", &name.span, message, Some("add `topic: NAME`"));
                 Topics::Named(String::new())
             }
+        }
+    }
+
+    pub(super) fn topic_name(&self, topic: &Name) {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if topic.is_empty() || topic.len() > 249 || !topic.chars().all(legal) {
+            let message = format!("`{}` cannot be a topic's name", topic.value);
+            let help = "letters, digits, dots, underscores and dashes; a pattern goes under `topics`";
+            self.error("bad-topic", &topic.span, message, Some(help));
         }
     }
 

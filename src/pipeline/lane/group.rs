@@ -1,0 +1,122 @@
+//! A lane and its consumer group: topics, partitions taken and given back, partitions that wait.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::super::end::{End, Owned};
+use super::super::pace::Pace;
+use super::super::{Running, assignment};
+use super::Lane;
+use crate::checkpoint::Partition;
+use crate::plan::Topics;
+use crate::source::GroupEvent;
+use crate::store::partitions;
+
+impl Lane {
+    /// Subscribes to the topics there are. Patterns are matched here, because librdkafka's own know no captures.
+    pub(super) fn subscribe(&mut self) -> Result<(), End> {
+        self.topics_checked = Instant::now();
+        let mut wanted: Vec<String> = Vec::new();
+        let sources = &self.running.plan.sources;
+        let patterns = sources.iter().any(|s| matches!(s.topics, Topics::Matching(_)));
+        let existing = if patterns { self.consumer.topics(None)? } else { Vec::new() };
+        for source in sources {
+            match &source.topics {
+                Topics::Named(name) => wanted.push(name.clone()),
+                topics => {
+                    wanted.extend(existing.iter().map(|(name, _)| name.clone()).filter(|name| topics.matches(name)))
+                }
+            }
+        }
+        wanted.sort();
+        wanted.dedup();
+        if wanted != self.topics && !wanted.is_empty() {
+            self.consumer.subscribe(&wanted)?;
+            self.topics = wanted;
+        }
+        Ok(())
+    }
+
+    pub(super) fn rebalance(&mut self, event: GroupEvent) -> Result<(), End> {
+        if !self.replay.is_empty() {
+            // What is kept was to be folded before what Kafka gives next: it is fetched again instead.
+            self.replay.forget();
+            self.reload("partitions are given and taken")?;
+        }
+        match event {
+            GroupEvent::Assigned(partitions) => {
+                let taken = assignment::take_over(&self.running, &self.runtime, &self.consumer, &partitions)?;
+                self.consumer.assign(taken.iter().map(|(partition, owned)| (partition, owned.next)))?;
+                let waiting =
+                    taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
+                self.consumer.pause(waiting)?;
+                self.ends.moved(taken.keys());
+                self.note_taken(&taken)?;
+                self.owned.extend(taken);
+                let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
+                if !names.is_empty() {
+                    tracing::info!("{}: a lane owns {}", self.running.plan.name, names.join(", "));
+                }
+            }
+            GroupEvent::Revoked { partitions, lost } => {
+                if !lost {
+                    self.flush(Duration::from_secs(10))?;
+                }
+                self.consumer.unassign(&partitions)?;
+                if !lost && self.in_flight.is_none() {
+                    self.give_back(&partitions);
+                }
+                self.owned.retain(|partition, _| !partitions.contains(partition));
+                if lost || self.in_flight.is_some() || !self.batch.progress.is_empty() {
+                    self.reload("partitions were given to another member")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_waits(&mut self) -> Result<(), End> {
+        self.waits_checked = Instant::now();
+        if self.owned.values().all(|owned| owned.waits_for.is_empty()) {
+            return Ok(());
+        }
+        let over = assignment::waits_over(&self.running, &self.runtime, &self.owned)?;
+        for partition in &over {
+            if let Some(owned) = self.owned.get_mut(partition) {
+                owned.waits_for.clear();
+            }
+        }
+        if !over.is_empty() {
+            // What the older partitions parked meanwhile blocks keys that have moved here.
+            self.know_parked()?;
+        }
+        self.consumer.resume(&over)?;
+        Ok(())
+    }
+
+    /// Counts the take-over, and goes carefully where others did not get on.
+    fn note_taken(&mut self, taken: &BTreeMap<Partition, Owned>) -> Result<(), End> {
+        let partitions: Vec<&Partition> = taken.keys().collect();
+        let Running { pool, generation, .. } = &*self.running;
+        let starts = self.runtime.block_on(partitions::take(pool, generation, &partitions))?;
+        let pace = Pace::after_starts(starts);
+        if pace.is_careful() {
+            tracing::info!(
+                "{}: nothing was committed since a lane took these partitions over last; going carefully, {} at once",
+                self.running.plan.name,
+                pace.limit().unwrap_or(0)
+            );
+            self.pace = pace;
+        }
+        Ok(())
+    }
+
+    /// Says that partitions were left in good order. If it cannot be said, the next owner is careful for nothing.
+    pub(super) fn give_back(&self, partitions: &[Partition]) {
+        let Running { pool, generation, .. } = &*self.running;
+        let partitions: Vec<&Partition> = partitions.iter().collect();
+        if let Err(error) = self.runtime.block_on(partitions::clear(pool, generation, &partitions)) {
+            tracing::debug!("{}: {error}", self.running.plan.name);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A lane: one ordered worker over some partitions of one projection.
+
+mod committing;
+mod group;
+mod parked;
+mod replay;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::Outcome;
+use super::end::{End, Owned};
+use super::message::{Folded, SetAside, fold_message, record_of};
+use super::pace::Pace;
+use replay::Replay;
+
+use super::partition_ends::{Ends, Fetched};
+use super::rate::Rate;
+use super::{Outage, Running};
+use crate::batch::Batch;
+use crate::checkpoint::Partition;
+use crate::error_kind::Reason;
+use crate::event::{Place, Record};
+use crate::parking::Message;
+use crate::seen::Seen;
+use crate::source::{Consumer, Polled};
+use crate::store::partitions::suspect;
+use crate::store::seen::require_intact;
+use crate::store::sweep::sweep;
+
+pub struct Lane {
+    running: Arc<Running>,
+    runtime: Handle,
+    consumer: Rc<Consumer>,
+    replay: Replay,
+    stop: CancellationToken,
+    owned: BTreeMap<Partition, Owned>,
+    batch: Batch,
+    seen: Seen,
+    /// When the first event of the batch came.
+    opened: Option<Instant>,
+    in_flight: Option<Receiver<Outcome>>,
+    pace: Pace,
+    /// Events that were found out to be not applicable after they had been folded.
+    set_aside: SetAside,
+    /// How often events ran out of time.
+    timeouts: BTreeMap<Place, u32>,
+    ends: Ends,
+    topics: Vec<String>,
+    topics_checked: Instant,
+    waits_checked: Instant,
+    swept: Instant,
+    retried: Instant,
+    /// Something may be retried without anybody asking for it again.
+    retry_again: bool,
+    reported: Instant,
+    rate: Rate,
+    outage: Outage,
+    missing_topic_told: bool,
+    /// Counts the lane's steps, so that others see that it moves.
+    pulse: Arc<AtomicU64>,
+}
+
+impl Lane {
+    /// Makes a lane; it joins its group when it runs.
+    ///
+    /// # Errors
+    /// When the settings do not make a consumer.
+    pub fn new(
+        running: Arc<Running>,
+        runtime: Handle,
+        stop: CancellationToken,
+        pulse: Arc<AtomicU64>,
+    ) -> Result<Lane, End> {
+        let generation = &running.generation;
+        let group = format!("{}.{}.{}", running.settings.kafka.group_prefix, generation.projection, generation.number);
+        let consumer = Consumer::new(&running.settings.kafka, &running.settings.fold, &group)?;
+        let now = Instant::now();
+        Ok(Lane {
+            batch: Batch::new(&running.plan),
+            seen: Seen::default(),
+            running,
+            runtime,
+            consumer: Rc::new(consumer),
+            replay: Replay::default(),
+            stop,
+            owned: BTreeMap::new(),
+            opened: None,
+            in_flight: None,
+            pace: Pace::Free,
+            set_aside: SetAside::new(),
+            timeouts: BTreeMap::new(),
+            ends: Ends::default(),
+            topics: Vec::new(),
+            topics_checked: now,
+            waits_checked: now,
+            swept: now,
+            retried: now,
+            retry_again: false,
+            reported: now,
+            rate: Rate::default(),
+            outage: Outage::default(),
+            missing_topic_told: false,
+            pulse,
+        })
+    }
+
+    /// Runs until it is told to stop or cannot go on.
+    pub fn run(mut self) -> End {
+        match self.work() {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    fn work(&mut self) -> Result<std::convert::Infallible, End> {
+        const TOPICS_EVERY: Duration = Duration::from_secs(10);
+        const RETRIES_EVERY: Duration = Duration::from_millis(500);
+        const WAITS_EVERY: Duration = Duration::from_millis(300);
+        let Running { pool, plan, generation, .. } = &*self.running;
+        self.runtime.block_on(require_intact(pool, plan, generation))?;
+        self.subscribe()?;
+        loop {
+            self.pulse.fetch_add(1, Ordering::Relaxed);
+            if self.stop.is_cancelled() {
+                return Err(self.drain());
+            }
+            self.hear_commit(Duration::ZERO)?;
+            while let Some(event) = self.consumer.group_event() {
+                self.rebalance(event)?;
+            }
+            if self.topics_checked.elapsed() > TOPICS_EVERY {
+                self.subscribe()?;
+            }
+            if self.waits_checked.elapsed() > WAITS_EVERY {
+                self.end_waits()?;
+            }
+            if self.retry_again || self.retried.elapsed() > RETRIES_EVERY {
+                self.retry_parked()?;
+            }
+            if self.swept.elapsed() > Duration::from_secs(self.running.settings.fold.sweep_s) {
+                self.sweep();
+            }
+            let wait = self.patience();
+            let fetched = self.fetch(wait)?;
+            self.follow_ends(fetched);
+            if self.is_due(fetched != Fetched::Message) {
+                self.seal()?;
+            }
+        }
+    }
+
+    /// Lets expired rows go, beside the folding.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        if self.running.plan.tables.iter().all(|table| table.expire.is_none() && table.forget.is_none()) {
+            return;
+        }
+        let running = self.running.clone();
+        self.runtime.spawn(async move {
+            match sweep(&running.pool, &running.plan, &running.generation).await {
+                Ok(0) => {}
+                Ok(rows) => tracing::debug!("{}: {rows} expired rows swept", running.plan.name),
+                // The next sweep takes them; when Postgres is away the lane says so.
+                Err(error) => tracing::debug!("{}: not swept: {error}", running.plan.name),
+            }
+        });
+    }
+
+    /// How long to wait for a message: a batch that could be committed now is not kept waiting.
+    fn patience(&self) -> Duration {
+        match (&self.in_flight, self.opened) {
+            (None, Some(_)) => Duration::ZERO,
+            (Some(_), _) => Duration::from_millis(1),
+            (None, None) => Duration::from_millis(50),
+        }
+    }
+
+    /// Polls once and folds what came.
+    fn fetch(&mut self, wait: Duration) -> Result<Fetched, End> {
+        if let Some(message) = self.replay.next() {
+            self.take_in(&message.record())?;
+            return Ok(Fetched::Message);
+        }
+        let consumer = self.consumer.clone();
+        match consumer.poll(wait) {
+            Polled::Message(message) => {
+                self.take_in(&record_of(&message))?;
+                Ok(Fetched::Message)
+            }
+            Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
+            Polled::Nothing => Ok(Fetched::Nothing),
+            Polled::EndOfPartition(number) => {
+                self.ends.reached(number, self.owned.keys());
+                Ok(Fetched::Word)
+            }
+            Polled::NoTopic => {
+                if !self.missing_topic_told {
+                    self.missing_topic_told = true;
+                    tracing::info!("{}: a topic does not exist yet; waiting for it", self.running.plan.name);
+                }
+                Ok(Fetched::Word)
+            }
+            Polled::OutOfRange => Err(self.out_of_range()),
+            Polled::Problem(error) => {
+                // librdkafka tries on at its own pace; a pause here would only let its messages queue up.
+                let _ = self.outage.failed(&self.running.plan.name, &error);
+                Ok(Fetched::Word)
+            }
+        }
+    }
+
+    /// Folds a message into the batch.
+    fn take_in(&mut self, record: &Record<'_>) -> Result<(), End> {
+        let partition = Partition::new(record.topic, record.partition);
+        // What a seek or a rebalance left in the queue is not ours to fold.
+        let Some(owned) = self.owned.get_mut(&partition).filter(|owned| record.offset >= owned.next) else {
+            return Ok(());
+        };
+        let gate = self.running.stepping.clone();
+        let alone = self.pace.is_single().then(|| gate.lock().unwrap_or_else(|e| e.into_inner()));
+        if alone.is_some() {
+            let Running { pool, generation, settings, .. } = &*self.running;
+            let tries = self.runtime.block_on(suspect(pool, generation, &record.place()))?;
+            if tries > settings.fold.poison_attempts as i32 {
+                let message = format!("the process died {} times when this event was taken in alone", tries - 1);
+                self.set_aside.insert(record.place(), Reason::new("poison", message));
+            }
+        }
+        let (seen, batch) = (&mut self.seen, &mut self.batch);
+        match fold_message(&self.running, owned, record, &partition, &self.set_aside, seen, batch) {
+            Folded::Taken => {
+                self.batch.progress.read(&partition, owned.next, record.offset, record.time, owned.clock);
+                owned.next = record.offset + 1;
+                self.ends.delivered(&partition);
+                self.opened.get_or_insert_with(Instant::now);
+                self.outage.over(&self.running.plan.name);
+                if self.replay.is_keeping() {
+                    self.replay.folded(Message::of(record));
+                }
+                if alone.is_some() { self.seal() } else { Ok(()) }
+            }
+            Folded::Halt(halt) => {
+                self.flush(Duration::from_secs(self.running.settings.shutdown_s))?;
+                Err(End::Halted(halt))
+            }
+            Folded::Halfway(place, reason) => {
+                self.set_aside.insert(place, reason);
+                if self.replay.is_keeping() {
+                    self.replay.folded(Message::of(record));
+                }
+                self.reload("a batch is folded again without an event that cannot be applied")
+            }
+        }
+    }
+
+    fn out_of_range(&mut self) -> End {
+        for (partition, owned) in &self.owned {
+            let Ok(offsets) = self.consumer.offsets(partition) else { continue };
+            if let Err(gap) = crate::source::resume(partition, owned.next, offsets) {
+                return End::gap(gap);
+            }
+        }
+        End::Retry("Kafka says that an offset is out of range".into())
+    }
+
+    /// Learns of ends from the statistics. Offsets before an end that is proven belong to transaction markers: they are
+    /// passed.
+    fn follow_ends(&mut self, fetched: Fetched) {
+        if let Some(watched) = self.consumer.watched() {
+            for (partition, owned) in &mut self.owned {
+                owned.high = watched.get(partition).map_or(owned.high, |seen| owned.high.max(seen.high));
+            }
+            self.ends.report(watched);
+        }
+        if !self.replay.is_empty() {
+            return;
+        }
+        let Some(proven) = self.ends.polled(fetched) else { return };
+        for (partition, owned) in &mut self.owned {
+            let end = proven.get(partition).map_or(-1, |seen| seen.end_reached);
+            if end > owned.next && owned.waits_for.is_empty() {
+                self.batch.progress.skip(partition, owned.next, end);
+                owned.next = end;
+                self.opened.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// Events that are still to be folded, as far as is known.
+    fn behind(&self) -> i64 {
+        self.owned.values().map(|owned| (owned.high - owned.next).max(0)).sum()
+    }
+
+    fn is_due(&self, idle: bool) -> bool {
+        let fold = &self.running.settings.fold;
+        let Some(opened) = self.opened else { return false };
+        if self.batch.bytes >= fold.memory_mb << 20 {
+            return true;
+        }
+        if let Some(most) = self.pace.limit() {
+            return idle || self.batch.progress.events() >= most;
+        }
+        if self.in_flight.is_some() {
+            return false;
+        }
+        if self.behind() > fold.far_behind {
+            return opened.elapsed() >= Duration::from_secs(fold.catch_up_s);
+        }
+        const LONGEST_LIVE: Duration = Duration::from_millis(10);
+        idle || opened.elapsed() >= LONGEST_LIVE
+    }
+}

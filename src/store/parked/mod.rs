@@ -1,0 +1,275 @@
+//! Dead letters and decisions in the catalog.
+
+pub mod desk;
+pub mod retry;
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::{Arguments, PgPool, Row};
+
+use super::bind::Instant;
+use super::commit::Generation;
+use super::error::StoreError;
+use super::sql::vouched;
+use super::write::Target;
+use crate::batch::Key;
+use crate::checkpoint::Partition;
+use crate::error_kind::Reason;
+use crate::event::Place;
+use crate::parking::{Blocked, Cause, Decision, Letter, Sequence};
+use crate::plan::Plan;
+
+/// The code of an event that has no error of its own.
+pub const WAITS: &str = "waits";
+
+/// Stores dead letters, in the transaction of their batch.
+///
+/// # Errors
+/// [`StoreError::TooManyParked`] past the limits of the projection, or what Postgres says.
+pub(super) async fn park(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    generation: &Generation,
+    letters: &[Letter],
+) -> Result<(), StoreError> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    const CHUNK: usize = 500;
+    for chunk in letters.chunks(CHUNK) {
+        insert(connection, generation, chunk).await?;
+        mark_rows(connection, plan, generation, chunk.iter().map(|letter| (&letter.message.place, &letter.rows)))
+            .await?;
+    }
+    let counts = sqlx::query(
+        "SELECT count(*), count(*) FILTER (WHERE NOT waits) FROM projector.dead_letters WHERE generation_id = $1",
+    )
+    .bind(generation.id)
+    .fetch_one(connection)
+    .await?;
+    let (events, sequences): (i64, i64) = (counts.try_get(0)?, counts.try_get(1)?);
+    let limits = &plan.errors;
+    let (what, limit) = match () {
+        () if events > i64::from(limits.max_parked_events) => ("events are parked", limits.max_parked_events),
+        () if sequences > i64::from(limits.max_parked_sequences) => {
+            ("sequences are parked", limits.max_parked_sequences)
+        }
+        () => return Ok(()),
+    };
+    let (first, reason) = first_failure(letters);
+    Err(StoreError::TooManyParked { what, limit, first, reason })
+}
+
+/// What to show of a batch that parks too much.
+fn first_failure(letters: &[Letter]) -> (Place, String) {
+    let failed = letters.iter().find_map(|letter| match &letter.cause {
+        Cause::Failed(reason) => Some((letter.message.place.clone(), reason.to_string())),
+        Cause::Behind(_) => None,
+    });
+    failed.unwrap_or_else(|| (letters[0].message.place.clone(), "it waits behind another".into()))
+}
+
+async fn insert(connection: &mut PgConnection, generation: &Generation, letters: &[Letter]) -> Result<(), StoreError> {
+    // Arrays of arrays have to be of one length, so what differs travels as JSON of hexadecimal bytes.
+    let hex_list = |items: Vec<Option<String>>| serde_json::Value::from(items).to_string();
+    let headers = |letter: &Letter| {
+        let values = letter.message.headers.iter().map(|(_, value)| value.as_ref().map(hex::encode));
+        hex_list(values.collect())
+    };
+    let names = |letter: &Letter| {
+        let names = letter.message.headers.iter().map(|(name, _)| Some(storable(name)));
+        hex_list(names.collect())
+    };
+    let sequences = |letter: &Letter| hex_list(letter.sequences.iter().map(|s| Some(hex::encode(s.0))).collect());
+    let told = |letter: &Letter| match &letter.cause {
+        Cause::Failed(reason) => (reason.code, storable(&reason.message), false),
+        Cause::Behind(place) => (WAITS, format!("it waits behind {place}"), true),
+    };
+    let told: Vec<(&str, String, bool)> = letters.iter().map(told).collect();
+    sqlx::query(
+        "INSERT INTO projector.dead_letters (generation_id, topic, partition, \"offset\", record_time, key, payload,
+             header_names, header_values, type, clock, sequences, code, message, waits)
+         SELECT $1, n.topic, n.partition, n.at, n.record_time, n.key, n.payload,
+             ARRAY(SELECT jsonb_array_elements_text(n.names::jsonb)),
+             ARRAY(SELECT decode(v, 'hex') FROM jsonb_array_elements_text(n.headers::jsonb) v),
+             n.type, n.clock, ARRAY(SELECT decode(v, 'hex') FROM jsonb_array_elements_text(n.sequences::jsonb) v),
+             n.code, n.message, n.waits
+         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::bytea[], $7::bytea[], $8::text[],
+             $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[])
+             AS n(topic, partition, at, record_time, key, payload, names, headers, type, clock, sequences, code, message,
+                 waits)",
+    )
+    .bind(generation.id)
+    .bind(letters.iter().map(|l| l.message.place.topic.as_str()).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.message.place.partition).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.message.place.offset).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.message.time.map(Instant)).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.message.key.as_deref()).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.message.payload.as_deref()).collect::<Vec<_>>())
+    .bind(letters.iter().map(names).collect::<Vec<_>>())
+    .bind(letters.iter().map(headers).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.type_.as_deref().map(storable)).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.clock).collect::<Vec<_>>())
+    .bind(letters.iter().map(sequences).collect::<Vec<_>>())
+    .bind(told.iter().map(|(code, ..)| *code).collect::<Vec<_>>())
+    .bind(told.iter().map(|(_, message, _)| message.as_str()).collect::<Vec<_>>())
+    .bind(told.iter().map(|(.., waits)| *waits).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Text of an event as Postgres can store it: without NUL.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Notes which rows the events would touch.
+async fn mark_rows<'l>(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    generation: &Generation,
+    letters: impl Iterator<Item = (&'l Place, &'l Vec<(usize, Key)>)>,
+) -> Result<(), StoreError> {
+    let mut marks: BTreeMap<usize, Vec<(&Place, &Key)>> = BTreeMap::new();
+    for (place, rows) in letters {
+        for (table, key) in rows {
+            marks.entry(*table).or_default().push((place, key));
+        }
+    }
+    for (table, marks) in marks {
+        let table = &plan.tables[table];
+        let target = Target { schema: &generation.schema, table };
+        let more = [("topic", "text[]"), ("partition", "int[]"), ("at", "bigint[]")];
+        let key: Vec<String> = table.key.iter().map(|column| target.selected(column)).collect();
+        let parameters = table.key.len() + more.len();
+        let sql = format!(
+            "INSERT INTO projector.parked_rows (generation_id, topic, partition, \"offset\", \"table\", key)
+             SELECT DISTINCT ${}::bigint, s.topic, s.partition, s.at, ${}::text, jsonb_build_array({}) FROM {}",
+            parameters + 1,
+            parameters + 2,
+            key.join(", "),
+            target.unnest(&[], &more),
+        );
+        let mut arguments = PgArguments::default();
+        target.bind_key(&mut arguments, marks.iter().map(|(_, key)| *key))?;
+        let places = || marks.iter().map(|(place, _)| *place);
+        arguments.add(places().map(|p| p.topic.as_str()).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
+        arguments.add(places().map(|p| p.partition).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
+        arguments.add(places().map(|p| p.offset).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
+        arguments.add(generation.id).map_err(sqlx::Error::Encode)?;
+        arguments.add(table.name.as_str()).map_err(sqlx::Error::Encode)?;
+        sqlx::query_with(vouched(sql), arguments).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Counts events that were passed over.
+pub(super) async fn count_skipped(
+    connection: &mut PgConnection,
+    generation: &Generation,
+    skipped: &BTreeMap<&'static str, u64>,
+) -> Result<(), StoreError> {
+    if skipped.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO projector.skipped AS s (generation_id, code, events)
+         SELECT $1, n.code, n.events FROM unnest($2::text[], $3::bigint[]) AS n(code, events)
+         ON CONFLICT (generation_id, code) DO UPDATE SET events = s.events + excluded.events",
+    )
+    .bind(generation.id)
+    .bind(skipped.keys().copied().collect::<Vec<_>>())
+    .bind(skipped.values().map(|events| *events as i64).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What is parked of one partition, as the lane that owns it has to know it.
+#[derive(Debug, Clone, Default)]
+pub struct ParkedHere {
+    pub blocked: Blocked,
+    /// Events parked of this very partition.
+    pub events: i64,
+}
+
+/// What is parked, by partition of a topic. A partition is blocked by the record keys of the others too: when partitions
+/// are added, a key moves.
+///
+/// To be read after the checkpoints: what is parked belongs to a checkpoint that is at least as far then, or the next
+/// commit finds out.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn of_topic(
+    pool: &PgPool,
+    generation: &Generation,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<HashMap<i32, ParkedHere>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT partition, \"offset\", key, sequences FROM projector.dead_letters
+         WHERE generation_id = $1 AND topic = $2 ORDER BY id",
+    )
+    .bind(generation.id)
+    .bind(topic)
+    .fetch_all(pool)
+    .await?;
+    let mut found: HashMap<i32, ParkedHere> = partitions.iter().map(|p| (*p, ParkedHere::default())).collect();
+    for row in rows {
+        let place = Place { topic: topic.into(), partition: row.try_get(0)?, offset: row.try_get(1)? };
+        let key: Option<Vec<u8>> = row.try_get(2)?;
+        let of_key = key.map(|key| Sequence::of_key(topic, &key));
+        let all = sequences(row.try_get(3)?);
+        for (partition, here) in &mut found {
+            if *partition == place.partition {
+                here.events += 1;
+                here.blocked.add(&all, &place);
+            } else {
+                here.blocked.add(of_key.as_slice(), &place);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn sequences(stored: Vec<Vec<u8>>) -> Vec<Sequence> {
+    stored.into_iter().filter_map(|bytes| bytes.try_into().ok().map(Sequence)).collect()
+}
+
+/// What people decided about events of a partition from an offset on.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn decisions(
+    pool: &PgPool,
+    generation: &Generation,
+    partition: &Partition,
+    from: i64,
+) -> Result<BTreeMap<i64, Decision>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT d.\"offset\", d.decision, d.payload FROM projector.decisions d
+         LEFT JOIN projector.topics t ON t.generation_id = $1 AND t.topic = d.topic
+         WHERE d.projection = $2 AND d.topic = $3 AND d.partition = $4 AND d.\"offset\" >= $5
+             AND (d.topic_id IS NULL OR t.topic_id IS NULL OR d.topic_id = t.topic_id)",
+    )
+    .bind(generation.id)
+    .bind(&generation.projection)
+    .bind(&partition.topic)
+    .bind(partition.partition)
+    .bind(from)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, decision(row.try_get(1)?, row.try_get(2)?)))).collect()
+}
+
+fn decision(word: &str, payload: Option<Vec<u8>>) -> Decision {
+    if word == "discard" { Decision::Discard } else { Decision::Correct { payload } }
+}
+
+/// Why a letter was refused anew, as it is stored.
+pub(super) fn stored_reason(reason: &Reason) -> (&'static str, String) {
+    (reason.code, storable(&reason.message))
+}
