@@ -94,12 +94,12 @@ pub const CODES: &[Code] = &[
     error("no-record-id", "Records are kept in an array, and nothing says which field tells them apart."),
     error("no-source", "A projection has no sources."),
     error("no-table", "A projection has no table."),
+    error("no-type", "A source of plain JSON does not say where the event type is."),
     event(
         "no-upcaster",
         ErrorKind::Undecodable,
         "An event has a version that nobody has said how to bring up to date.",
     ),
-    error("no-type", "A source of plain JSON does not say where the event type is."),
     error(
         "not-in-sql",
         "What is worked out when a row is read uses a function that Postgres cannot work out with the same meaning.",

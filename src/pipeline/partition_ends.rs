@@ -6,14 +6,15 @@
 //!
 //! 1. when something of the partition has come since the last seek or assignment: a message, or word of its end. librdkafka
 //!    drops from its queue what an older fetch brought, and resets the partition's statistics before it fetches anew;
-//! 2. and the report came after that;
+//! 2. and the report was made after that: one that was made before may stand in the queue before the message and be heard
+//!    with it, so that its own time counts, and not the time at which it is heard;
 //! 3. and the queue was seen empty after the report: two polls in a row that waited and brought nothing. A poll that brings
 //!    word of something else (an end, a missing topic, an error) proves nothing, because messages may stand behind it.
 //!
 //! Word of an end names the partition's number and not its topic. Where a lane owns several partitions of that number it
 //! is no sign of any of them; a partition that ends in markers alone then counts as reached with its next message.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::checkpoint::Partition;
 use crate::proof::{self, Sabotage};
@@ -36,23 +37,23 @@ pub enum Fetched {
 pub struct Ends {
     reported: Option<HashMap<Partition, Watched>>,
     vain_polls: u32,
-    /// Partitions of which something has come since they were sought or assigned.
-    heard: HashSet<Partition, ahash::RandomState>,
+    /// Partitions of which something has come since they were sought or assigned, and when.
+    heard: HashMap<Partition, i64, ahash::RandomState>,
 }
 
 impl Ends {
-    /// A message of the partition came.
-    pub fn delivered(&mut self, partition: &Partition) {
-        if !self.heard.contains(partition) {
-            self.heard.insert(partition.clone());
+    /// A message of the partition came. Times are those of [`crate::source::clock`].
+    pub fn delivered(&mut self, partition: &Partition, now: impl FnOnce() -> i64) {
+        if !self.heard.contains_key(partition) {
+            self.heard.insert(partition.clone(), now());
         }
     }
 
     /// The end of a partition of this number came.
-    pub fn reached<'p>(&mut self, number: i32, owned: impl Iterator<Item = &'p Partition>) {
+    pub fn reached<'p>(&mut self, number: i32, owned: impl Iterator<Item = &'p Partition>, now: i64) {
         let mut of_number = owned.filter(|partition| partition.partition == number);
         if let (Some(only), None) = (of_number.next(), of_number.next()) {
-            self.heard.insert(only.clone());
+            self.heard.entry(only.clone()).or_insert(now);
         }
     }
 
@@ -66,9 +67,10 @@ impl Ends {
         }
     }
 
-    /// Takes a report of what was heard of; an earlier one is forgotten.
-    pub fn report(&mut self, mut watched: HashMap<Partition, Watched>) {
-        watched.retain(|partition, _| self.heard.contains(partition));
+    /// Takes a report of what was heard of before it was made; an earlier one is forgotten.
+    pub fn report(&mut self, made: i64, mut watched: HashMap<Partition, Watched>) {
+        let stale = proof::sabotaged(Sabotage::StaleReports);
+        watched.retain(|partition, _| self.heard.get(partition).is_some_and(|heard| stale || *heard < made));
         self.reported = Some(watched);
         self.vain_polls = 0;
     }
@@ -102,8 +104,11 @@ mod tests {
         Marker,
         /// The broker is fetched from, as far as it is; it may be away.
         Fetch,
+        /// The same, and it gives one message only.
+        FetchOne,
         /// Word of something else stands in the queue.
         Word,
+        /// Statistics are made; they are heard with a later poll.
         Statistics,
         Poll,
         Glance,
@@ -114,7 +119,8 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         use Step::*;
         prop::sample::select(vec![
-            Message, Message, Marker, Fetch, Fetch, Word, Statistics, Statistics, Poll, Poll, Poll, Glance, Seek,
+            Message, Message, Marker, Fetch, Fetch, FetchOne, Word, Statistics, Statistics, Poll, Poll, Poll, Glance,
+            Seek,
         ])
     }
 
@@ -138,13 +144,18 @@ mod tests {
     }
 
     impl Fetcher {
-        fn fetch(&mut self) {
+        fn fetch(&mut self, most: usize) {
             if let Some(place) = self.sought.take() {
                 (self.position, self.end_told) = (place, -1001);
             }
+            let mut given = 0;
             while let Some(is_message) = self.log.get(self.position as usize) {
+                if *is_message && given == most {
+                    return;
+                }
                 if *is_message {
                     self.queue.push_back(Queued::Message(self.position));
+                    given += 1;
                 }
                 self.position += 1;
             }
@@ -161,15 +172,17 @@ mod tests {
         let mut fetcher = Fetcher { end_told: -1001, ..Fetcher::default() };
         let (mut next, mut committed) = (0i64, 0i64);
         let mut ends = Ends::default();
+        let mut made: Option<(i64, Watched)> = None;
         for (at, step) in steps.iter().enumerate() {
             match step {
                 Step::Message => fetcher.log.push(true),
                 Step::Marker => fetcher.log.push(false),
-                Step::Fetch => fetcher.fetch(),
+                Step::Fetch => fetcher.fetch(usize::MAX),
+                Step::FetchOne => fetcher.fetch(1),
                 Step::Word => fetcher.queue.push_back(Queued::Word),
                 Step::Statistics => {
                     let watched = Watched { high: fetcher.log.len() as i64, end_reached: fetcher.end_told };
-                    ends.report(HashMap::from([(partition.clone(), watched)]));
+                    made = Some((at as i64, watched));
                 }
                 Step::Seek => {
                     // Every other time nothing was committed since the last.
@@ -186,18 +199,22 @@ mod tests {
                         Some(Queued::Message(offset)) => {
                             if offset >= next {
                                 next = offset + 1;
-                                ends.delivered(&partition);
+                                ends.delivered(&partition, || at as i64);
                             }
                             Fetched::Message
                         }
                         Some(Queued::End) => {
-                            ends.reached(0, [&partition].into_iter());
+                            ends.reached(0, [&partition].into_iter(), at as i64);
                             Fetched::Word
                         }
                         Some(Queued::Word) => Fetched::Word,
                         None if *step == Step::Glance => Fetched::Glance,
                         None => Fetched::Nothing,
                     };
+                    // What was made before is heard in the same poll as the message.
+                    if let Some((time, watched)) = made.take() {
+                        ends.report(time, HashMap::from([(partition.clone(), watched)]));
+                    }
                     let Some(proven) = ends.polled(fetched) else { continue };
                     let end = proven.get(&partition).map_or(-1, |watched| watched.end_reached);
                     let passed = next..end.max(next);
@@ -222,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_proof_can_fail() {
-        for sabotage in [Sabotage::QueueProof, Sabotage::StaleEnds] {
+        for sabotage in [Sabotage::QueueProof, Sabotage::StaleEnds, Sabotage::StaleReports] {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
             command.args(["pipeline::partition_ends::tests::no_message_is_passed", "--exact"]);
             let output = command.env("PROJECTOR_SABOTAGE", sabotage.name()).output().unwrap();
@@ -235,11 +252,11 @@ mod tests {
         let partition = Partition::new("t", 0);
         let watched = || HashMap::from([(partition.clone(), Watched { high: 3, end_reached: 3 })]);
         let mut ends = Ends::default();
-        ends.report(watched());
+        ends.report(1, watched());
         assert!(ends.polled(Fetched::Nothing).is_none());
         assert!(ends.polled(Fetched::Nothing).is_some_and(|proven| proven.is_empty()), "nothing of it has come yet");
-        ends.reached(0, [&partition].into_iter());
-        ends.report(watched());
+        ends.reached(0, [&partition].into_iter(), 2);
+        ends.report(3, watched());
         assert!(ends.polled(Fetched::Message).is_none());
         assert!(ends.polled(Fetched::Nothing).is_none());
         assert_eq!(ends.polled(Fetched::Nothing), Some(watched()));
@@ -249,8 +266,8 @@ mod tests {
     fn the_end_of_one_of_two_topics_is_a_sign_of_neither() {
         let partitions = [Partition::new("a", 0), Partition::new("b", 0)];
         let mut ends = Ends::default();
-        ends.reached(0, partitions.iter());
-        ends.report(partitions.iter().map(|p| (p.clone(), Watched { high: 3, end_reached: 3 })).collect());
+        ends.reached(0, partitions.iter(), 1);
+        ends.report(2, partitions.iter().map(|p| (p.clone(), Watched { high: 3, end_reached: 3 })).collect());
         ends.polled(Fetched::Nothing);
         assert_eq!(ends.polled(Fetched::Nothing), Some(HashMap::new()));
     }

@@ -81,6 +81,13 @@ pub struct Watched {
     pub end_reached: i64,
 }
 
+/// Microseconds of the clock that librdkafka dates its statistics by.
+pub fn clock() -> i64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    // A clock that does not tell makes every report too old to count.
+    now.map_or(i64::MAX, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000)
+}
+
 pub struct Consumer {
     inner: BaseConsumer<Context>,
 }
@@ -88,7 +95,7 @@ pub struct Consumer {
 #[derive(Default)]
 struct Context {
     group_events: Mutex<VecDeque<GroupEvent>>,
-    watched: Mutex<Option<HashMap<Partition, Watched>>>,
+    watched: Mutex<Option<(i64, HashMap<Partition, Watched>)>>,
     complaint: Mutex<Option<(String, Instant)>>,
     /// Nobody asks for group events any more: leaving is answered at once.
     leaving: AtomicBool,
@@ -121,7 +128,7 @@ impl ClientContext for Context {
                 }
             }
         }
-        *self.watched.lock().unwrap_or_else(|e| e.into_inner()) = Some(watched);
+        *self.watched.lock().unwrap_or_else(|e| e.into_inner()) = Some((statistics.ts, watched));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -142,6 +149,8 @@ impl ClientContext for Context {
 
 #[derive(Deserialize)]
 struct Statistics {
+    /// When they were made, by [`clock`].
+    ts: i64,
     #[serde(default)]
     topics: HashMap<String, TopicStatistics>,
 }
@@ -273,8 +282,8 @@ impl Consumer {
         self.context().group_events.lock().unwrap_or_else(|e| e.into_inner()).pop_front()
     }
 
-    /// Statistics, when new ones have come since the last call.
-    pub fn watched(&self) -> Option<HashMap<Partition, Watched>> {
+    /// Statistics, when new ones have come since the last call, and when they were made.
+    pub fn watched(&self) -> Option<(i64, HashMap<Partition, Watched>)> {
         self.context().watched.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 

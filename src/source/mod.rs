@@ -5,7 +5,7 @@ mod gaps;
 mod sample;
 mod topic_id;
 
-pub use consumer::{Consumer, GroupEvent, Polled, Watched, client_config};
+pub use consumer::{Consumer, GroupEvent, Polled, Watched, client_config, clock};
 pub use gaps::{Begin, Gap, Offsets, begin, resume};
 pub use sample::{Sampled, sample};
 pub use topic_id::{Admin, TopicFacts};

@@ -87,6 +87,7 @@ impl Lane {
             }
         }
         if !over.is_empty() {
+            self.flush(Duration::from_secs(10))?;
             // What the older partitions parked meanwhile blocks keys that have moved here.
             self.know_parked()?;
         }

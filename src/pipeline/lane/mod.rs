@@ -30,7 +30,8 @@ use crate::error_kind::Reason;
 use crate::event::{Place, Record};
 use crate::parking::Message;
 use crate::seen::Seen;
-use crate::source::{Consumer, Polled};
+use crate::source::{Consumer, Polled, clock};
+use crate::store::parked::retry::Counts;
 use crate::store::partitions::suspect;
 use crate::store::seen::require_intact;
 use crate::store::sweep::sweep;
@@ -58,6 +59,8 @@ pub struct Lane {
     waits_checked: Instant,
     swept: Instant,
     retried: Instant,
+    /// What was parked when it was looked at last.
+    known_counts: BTreeMap<Partition, Counts>,
     /// Something may be retried without anybody asking for it again.
     retry_again: bool,
     reported: Instant,
@@ -103,6 +106,7 @@ impl Lane {
             waits_checked: now,
             swept: now,
             retried: now,
+            known_counts: BTreeMap::new(),
             retry_again: false,
             reported: now,
             rate: Rate::default(),
@@ -198,7 +202,7 @@ impl Lane {
             Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
             Polled::Nothing => Ok(Fetched::Nothing),
             Polled::EndOfPartition(number) => {
-                self.ends.reached(number, self.owned.keys());
+                self.ends.reached(number, self.owned.keys(), clock());
                 Ok(Fetched::Word)
             }
             Polled::NoTopic => {
@@ -239,7 +243,7 @@ impl Lane {
             Folded::Taken => {
                 self.batch.progress.read(&partition, owned.next, record.offset, record.time, owned.clock);
                 owned.next = record.offset + 1;
-                self.ends.delivered(&partition);
+                self.ends.delivered(&partition, clock);
                 self.opened.get_or_insert_with(Instant::now);
                 self.outage.over(&self.running.plan.name);
                 if self.replay.is_keeping() {
@@ -274,11 +278,11 @@ impl Lane {
     /// Learns of ends from the statistics. Offsets before an end that is proven belong to transaction markers: they are
     /// passed.
     fn follow_ends(&mut self, fetched: Fetched) {
-        if let Some(watched) = self.consumer.watched() {
+        if let Some((made, watched)) = self.consumer.watched() {
             for (partition, owned) in &mut self.owned {
                 owned.high = watched.get(partition).map_or(owned.high, |seen| owned.high.max(seen.high));
             }
-            self.ends.report(watched);
+            self.ends.report(made, watched);
         }
         if !self.replay.is_empty() {
             return;

@@ -44,7 +44,9 @@ impl Lane {
         // Parked here and not yet committed, or un-parked by another owner that was slow to go.
         let is_settled = self.in_flight.is_none() && self.batch.parked.is_empty();
         let differs = is_settled && self.owned.iter().any(|(partition, owned)| count(partition).parked != owned.parked);
-        let elsewhere = self.owned.iter().any(|(_, owned)| owned.parked == 0 && !owned.blocked.is_empty());
+        // A key that has moved waits for its letters in another partition.
+        let before = std::mem::replace(&mut self.known_counts, known.clone());
+        let elsewhere = before.iter().any(|(partition, before)| before.parked > count(partition).parked);
         if !(wanted || differs || elsewhere || self.retry_again) {
             return Ok(());
         }
