@@ -49,7 +49,8 @@ fn measure(plan: &Plan, payloads: &[String], folds: bool) -> Result<f64> {
             payload: Some(payloads[(n % KEYS) as usize].as_bytes()),
             headers: Vec::new(),
         };
-        let events = decode(&plan.sources[0], &record, None).map_err(|failure| failure.message)?;
+        let arena = bumpalo::Bump::new();
+        let events = decode(&plan.sources[0], &record, None, &arena).map_err(|failure| failure.message)?;
         if folds {
             let patches = fold(plan, 0, &events[0]).map_err(|unapplied| unapplied.to_string())?;
             batch.absorb(plan, patches).map_err(|refused| refused.error.message)?;

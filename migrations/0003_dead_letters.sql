@@ -85,6 +85,10 @@ CREATE TABLE projector.audit (
 );
 CREATE INDEX ON projector.audit (projection, topic, partition, "offset");
 
+-- The steps of upcasters that a generation's events may have gone through, with their digests: one may be added at any
+-- time, because events that needed it were parked; one that is changed would have made other rows.
+ALTER TABLE projector.generations ADD COLUMN upcasters jsonb NOT NULL DEFAULT '{}';
+
 -- Events passed over because the projection says so, counted.
 CREATE TABLE projector.skipped (
     generation_id bigint NOT NULL REFERENCES projector.generations ON DELETE CASCADE,

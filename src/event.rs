@@ -57,6 +57,8 @@ pub struct Event<'a> {
     /// CloudEvents' `source`: with the id, the event's identity.
     pub source: Option<Cow<'a, str>>,
     pub data: Slots<'a>,
+    /// The text that the data were read from, where it was kept.
+    pub body: Option<&'a str>,
     pub key: Slots<'a>,
     /// Of the message that a `split` took the event from.
     pub message: Slots<'a>,

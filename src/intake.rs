@@ -1,5 +1,7 @@
 //! One message into patches: decoded, repeats told apart, folded. The lane and the golden tests do the same.
 
+use bumpalo::Bump;
+
 use crate::batch::Key;
 use crate::checkpoint::Partition;
 use crate::decode::decode;
@@ -54,7 +56,8 @@ pub fn intake(
     known: &dyn Fn(&Identity, i64) -> bool,
 ) -> Result<Intake, Box<Refused>> {
     let mut intake = Intake { clock, ..Intake::default() };
-    let events = match decode(&plan.sources[source], record, clock) {
+    let arena = Bump::new();
+    let events = match decode(&plan.sources[source], record, clock, &arena) {
         Ok(events) => events,
         Err(failure) => {
             return Err(Box::new(Refused { reason: reason(failure), type_: None, rows: Vec::new(), clock }));

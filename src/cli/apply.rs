@@ -52,6 +52,9 @@ pub fn describe(applied: &Applied) -> &'static str {
     match applied {
         Applied::Created => "created",
         Applied::Unchanged => "unchanged",
+        Applied::MoreUpcasters => {
+            "upcasters were added; events that were parked for want of them: projector dead-letters retry --code no-upcaster"
+        }
         Applied::Recreated => "created anew; its history is folded again, by a daemon that is started from now on",
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
-use super::{Failure, Outcome, count, print_diagnostics, summary, test};
+use super::{Failure, Outcome, compiled, count, print_diagnostics, summary, test, upcasters};
 use crate::golden;
-use crate::plan::{Plan, compile_all};
+use crate::plan::Plan;
 use crate::sample;
 use crate::spec::diagnostic::Severity;
 use crate::spec::projection_files;
@@ -86,14 +86,22 @@ fn look(options: &Options) -> bool {
             return false;
         }
     };
-    let (plans, diagnostics) = compile_all(&files);
+    let (plans, diagnostics) = match compiled(&options.path, &files) {
+        Ok(compiled) => compiled,
+        Err(failure) => {
+            println!("{}", failure.message);
+            return false;
+        }
+    };
     print_diagnostics(&diagnostics);
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
     println!("{}", summary(plans.len(), errors, diagnostics.len() - errors));
     let shown = options.events.as_ref().is_none_or(|events| show_rows(&plans, events));
     let (mut passed, mut failed) = (0, 0);
-    for plan in &plans {
-        match test::run(plan, None) {
+    let of_upcasters = upcasters(&options.path).unwrap_or_default();
+    let tests = of_upcasters.iter().map(test::run_upcaster).chain(plans.iter().map(|plan| test::run(plan, None)));
+    for test in tests {
+        match test {
             Ok((more_passed, more_failed)) => {
                 passed += more_passed;
                 failed += more_failed;

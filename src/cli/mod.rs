@@ -14,13 +14,14 @@ mod validate;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Settings;
-use crate::plan::{Plan, compile_all};
-use crate::spec::diagnostic::{Diagnostic, Severity};
-use crate::spec::projection_files;
+use crate::plan::{Plan, Upcaster, attach, compile_all, compile_upcasters};
+use crate::spec::diagnostic::{Diagnostic, Severity, SourceFile};
+use crate::spec::{projection_files, upcaster_files};
 
 /// Exit code for arguments, settings and definitions that cannot be used (`EX_USAGE` of sysexits).
 pub const REFUSED: u8 = 64;
@@ -194,7 +195,7 @@ fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
         return Err(Failure::refused(format!("{} is a test file; name the projection beside it", path.display())));
     }
     let files = projection_files(path).map_err(Failure::refused)?;
-    let (plans, diagnostics) = compile_all(&files);
+    let (plans, diagnostics) = compiled(path, &files)?;
     print_diagnostics(&diagnostics);
     if diagnostics.iter().any(|d| d.severity == Severity::Error) {
         return Err(Failure::told(REFUSED));
@@ -203,6 +204,20 @@ fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
         return Err(Failure::refused(format!("there is no projection file in {}", path.display())));
     }
     Ok(plans)
+}
+
+/// Compiles projection files together with the upcasters that belong to them.
+fn compiled(path: &Path, files: &[Arc<SourceFile>]) -> Result<(Vec<Plan>, Vec<Diagnostic>), Failure> {
+    let (upcasters, mut diagnostics) = compile_upcasters(&upcaster_files(path).map_err(Failure::refused)?);
+    let (mut plans, found) = compile_all(files);
+    attach(&mut plans, &upcasters);
+    diagnostics.extend(found);
+    Ok((plans, diagnostics))
+}
+
+/// The upcasters that belong to a folder; what is wrong with them is told with the projections.
+fn upcasters(path: &Path) -> Result<Vec<Arc<Upcaster>>, Failure> {
+    Ok(compile_upcasters(&upcaster_files(path).map_err(Failure::refused)?).0)
 }
 
 /// What was found in projection files, counted.

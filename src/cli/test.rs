@@ -1,12 +1,13 @@
 //! `projector test`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
-use super::{FAILED, Failure, Outcome, plans, print_diagnostics};
+use super::{FAILED, Failure, Outcome, plans, print_diagnostics, upcasters};
 use crate::golden::{self, Report, Trouble};
-use crate::plan::Plan;
+use crate::plan::{Plan, Upcaster};
 use crate::spec::diagnostic::SourceFile;
 
 #[derive(Debug, Args)]
@@ -24,8 +25,13 @@ pub struct Options {
 
 pub fn test(options: &Options) -> Outcome {
     let (mut passed, mut failed) = (0, 0);
+    for upcaster in upcasters(&options.path)? {
+        let (more_passed, more_failed) = run_upcaster(&upcaster)?;
+        passed += more_passed;
+        failed += more_failed;
+    }
     for plan in plans(&options.path)? {
-        let Some(file) = test_file(&plan)? else {
+        let Some(file) = test_file(&plan.path)? else {
             println!("{}: no tests beside it", plan.path);
             continue;
         };
@@ -42,7 +48,7 @@ pub fn test(options: &Options) -> Outcome {
 
 /// Runs the tests beside a projection and prints how they went: how many passed, how many failed.
 pub fn run(plan: &Plan, seed: Option<u64>) -> Result<(usize, usize), Failure> {
-    let Some(file) = test_file(plan)? else { return Ok((0, 0)) };
+    let Some(file) = test_file(&plan.path)? else { return Ok((0, 0)) };
     match golden::run(plan, &file, seed) {
         Err(diagnostics) => {
             print_diagnostics(&diagnostics);
@@ -55,6 +61,22 @@ pub fn run(plan: &Plan, seed: Option<u64>) -> Result<(usize, usize), Failure> {
             for (way, why) in left_out.into_iter().flatten() {
                 println!("{}: not tried {way}: {why}", plan.name);
             }
+            let failed = reports.iter().filter(|report| !report.differences.is_empty()).count();
+            Ok((reports.len() - failed, failed))
+        }
+    }
+}
+
+/// The same of an upcaster.
+pub fn run_upcaster(upcaster: &Arc<Upcaster>) -> Result<(usize, usize), Failure> {
+    let Some(file) = test_file(&upcaster.path)? else { return Ok((0, 0)) };
+    match golden::run_upcaster(upcaster, &file) {
+        Err(diagnostics) => {
+            print_diagnostics(&diagnostics);
+            Ok((0, 1))
+        }
+        Ok(reports) => {
+            reports.iter().for_each(|report| print(&upcaster.name, report));
             let failed = reports.iter().filter(|report| !report.differences.is_empty()).count();
             Ok((reports.len() - failed, failed))
         }
@@ -74,7 +96,7 @@ fn print(projection: &str, report: &Report) {
     }
 }
 
-fn bless(plan: &Plan, file: &std::sync::Arc<SourceFile>) -> Outcome {
+fn bless(plan: &Plan, file: &Arc<SourceFile>) -> Outcome {
     match golden::bless(plan, file) {
         Err(Trouble::File(diagnostics)) => {
             print_diagnostics(&diagnostics);
@@ -95,8 +117,8 @@ fn bless(plan: &Plan, file: &std::sync::Arc<SourceFile>) -> Outcome {
 }
 
 /// `orders.test.yaml` beside `orders.yaml`.
-fn test_file(plan: &Plan) -> Result<Option<std::sync::Arc<SourceFile>>, Failure> {
-    let projection = Path::new(&plan.path);
+fn test_file(projection: &str) -> Result<Option<Arc<SourceFile>>, Failure> {
+    let projection = Path::new(projection);
     let paths = ["test.yaml", "test.yml"].iter().map(|ending| projection.with_extension(ending));
     let Some(path) = paths.into_iter().find(|path| path.exists()) else { return Ok(None) };
     let text = std::fs::read_to_string(&path)

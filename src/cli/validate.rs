@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::{Failure, Format, Outcome, REFUSED, print_diagnostics, summary};
-use crate::plan::compile_all;
+use super::{Failure, Format, Outcome, REFUSED, compiled, print_diagnostics, summary};
 use crate::spec::diagnostic::{Diagnostic, Severity};
 use crate::spec::{json_schema, projection_files};
 
@@ -13,7 +12,7 @@ pub fn validate(path: &Path, format: Format, schema: bool) -> Outcome {
         return Ok(());
     }
     let files = projection_files(path).map_err(Failure::refused)?;
-    let (plans, diagnostics) = compile_all(&files);
+    let (plans, diagnostics) = compiled(path, &files)?;
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
     match format {
         Format::Json => {

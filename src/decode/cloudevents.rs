@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Deserializer as _;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{TOMBSTONE, body, empty, place, text, undecodable};
 use crate::event::{Event, Record};
@@ -65,6 +66,7 @@ fn binary<'a>(source: &Source, record: &'a Record<'a>, content_type: Option<&str
             let slots = source.scopes[body(source)]
                 .read(payload)
                 .map_err(|e| undecodable(format!("the data is not JSON: {e}: {}", show(payload))))?;
+            event.body = Some(payload);
             place(source, &mut event, slots);
         }
     }
@@ -89,6 +91,7 @@ fn structured<'a>(source: &Source, record: &'a Record<'a>, payload: &'a str) -> 
     event.id = Some(required(envelope.id, "id")?);
     event.subject = envelope.subject;
     event.time = envelope.time.map(|time| read_time(&time)).transpose()?;
+    event.body = envelope.body;
     place(source, &mut event, envelope.slots);
     Ok(event)
 }
@@ -114,6 +117,8 @@ struct Envelope<'a> {
     type_: Option<Cow<'a, str>>,
     subject: Option<Cow<'a, str>>,
     time: Option<Cow<'a, str>>,
+    /// The text of the data, where an upcaster may want it.
+    body: Option<&'a str>,
     slots: Slots<'a>,
 }
 
@@ -142,6 +147,13 @@ impl<'a> Visitor<'a> for EnvelopeVisitor<'_, '_, 'a> {
                 "data" if has_data => return Err(de::Error::custom("the key `data` stands twice")),
                 "data" => {
                     has_data = true;
+                    if !self.source.upcasters.is_empty() {
+                        let data: &'a RawValue = map.next_value()?;
+                        self.envelope.body = Some(data.get());
+                        let read = self.source.scopes[body(self.source)].read(data.get());
+                        self.envelope.slots = read.map_err(de::Error::custom)?;
+                        continue;
+                    }
                     map.next_value_seed(self.source.scopes[body(self.source)].seed(&mut self.envelope.slots))?;
                     continue;
                 }

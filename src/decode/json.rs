@@ -14,6 +14,7 @@ pub(super) fn decode<'a>(source: &Source, record: &'a Record<'a>) -> Result<Even
     let slots = source.scopes[body(source)]
         .read(payload)
         .map_err(|e| undecodable(format!("the message is not JSON: {e}: {}", show(payload))))?;
+    event.body = Some(payload);
     place(source, &mut event, slots);
     Ok(event)
 }

@@ -2,7 +2,9 @@
 
 mod cloudevents;
 mod json;
+mod upcast;
 
+use bumpalo::Bump;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -23,7 +25,14 @@ pub type Events<'a> = SmallVec<[Event<'a>; 1]>;
 ///
 /// # Errors
 /// Why the message is no event of that format.
-pub fn decode<'a>(source: &Source, record: &'a Record<'a>, clock: Option<i64>) -> Result<Events<'a>, Failure> {
+///
+/// What upcasters make of old events stands in `arena`.
+pub fn decode<'a>(
+    source: &Source,
+    record: &'a Record<'a>,
+    clock: Option<i64>,
+    arena: &'a Bump,
+) -> Result<Events<'a>, Failure> {
     let mut whole = match source.format {
         Format::CloudEvents => cloudevents::decode(source, record),
         Format::Json => json::decode(source, record),
@@ -44,6 +53,9 @@ pub fn decode<'a>(source: &Source, record: &'a Record<'a>, clock: Option<i64>) -
             && event.type_.is_empty()
         {
             event.type_ = json::event_type(expr, event)?.into();
+        }
+        if !source.upcasters.is_empty() {
+            upcast::bring_up(source, event, arena)?;
         }
         if !source.type_prefix.is_empty()
             && let Some(short) = event.type_.strip_prefix(source.type_prefix.as_str())
@@ -68,7 +80,7 @@ fn split<'a>(source: &Source, list: &Expr, whole: Event<'a>, events: &mut Events
         let data = source.scopes[DATA]
             .read(item.get())
             .map_err(|e| undecodable(format!("element {index} of {} is not readable: {e}", list.text)))?;
-        events.push(Event { data, index: index as u32, ..whole.clone() });
+        events.push(Event { data, body: Some(item.get()), index: index as u32, ..whole.clone() });
     }
     Ok(())
 }
@@ -118,6 +130,7 @@ fn empty<'a>(source: &Source, record: &'a Record<'a>, type_: &'a str) -> Event<'
         source: None,
         data: source.scopes[DATA].missing(),
         key: Slots::new(),
+        body: None,
         message: source.scopes[MESSAGE].missing(),
         index: 0,
         clock: None,

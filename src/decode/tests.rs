@@ -21,7 +21,8 @@ fn record<'a>(payload: Option<&'a [u8]>, headers: &[(&'a str, &'a str)]) -> Reco
 fn decoded(payload: Option<&[u8]>, headers: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
     let plan = plan("{ topic: orders }");
     let record = record(payload, headers);
-    let event = decode(&plan.sources[0], &record, None).map_err(|f| f.message)?.remove(0);
+    let arena = Bump::new();
+    let event = decode(&plan.sources[0], &record, None, &arena).map_err(|f| f.message)?.remove(0);
     let first = event.data.iter().flatten().next().map(|raw| raw.to_string());
     Ok((event.type_.to_string(), first))
 }
@@ -68,6 +69,6 @@ fn json_takes_its_type_from_where_the_source_says() {
     ] {
         let plan = plan(source);
         let record = record(Some(br#"{"id":1,"v":"y"}"#), &[("kind", "H")]);
-        assert_eq!(decode(&plan.sources[0], &record, None).unwrap()[0].type_, expected, "{source}");
+        assert_eq!(decode(&plan.sources[0], &record, None, &Bump::new()).unwrap()[0].type_, expected, "{source}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bumpalo::Bump;
 use indexmap::IndexMap;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -111,7 +112,7 @@ impl Encoded {
         let source = &plan.sources[self.source];
         let record = self.record();
         let by = match &source.ordered_by {
-            Some(field) => decode(source, &record, None).ok().and_then(|events| {
+            Some(field) => decode(source, &record, None, &Bump::new()).ok().and_then(|events| {
                 let value = field.eval(&Env::event(events.first()?, &[])).ok()?;
                 Some(value.to_json_text().into_bytes())
             }),
@@ -212,7 +213,7 @@ pub fn encode_messages(plan: &Plan, messages: &[Message]) -> Vec<Encoded> {
         };
         let knows = |event: &Encoded| {
             let source = &plan.sources[event.source];
-            match decode(source, &event.record(), None) {
+            match decode(source, &event.record(), None, &Bump::new()) {
                 Ok(events) => events.iter().any(|event| source.routes.knows(&event.type_)),
                 Err(_) => false,
             }
@@ -223,7 +224,8 @@ pub fn encode_messages(plan: &Plan, messages: &[Message]) -> Vec<Encoded> {
         let Some(mut event) = candidates.into_iter().nth(at) else { continue };
         let own_time = |event: &Encoded| {
             let record = event.record();
-            let events = decode(&plan.sources[event.source], &record, None).ok()?;
+            let arena = Bump::new();
+            let events = decode(&plan.sources[event.source], &record, None, &arena).ok()?;
             events.first().and_then(|event| event.time)
         };
         event.time = own_time(&event).unwrap_or(event.time);

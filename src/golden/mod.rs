@@ -6,6 +6,7 @@ mod bless;
 mod case;
 mod model;
 mod query;
+mod upcast;
 mod ways;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::spec;
 use crate::spec::diagnostic::{Diagnostic, Sink, SourceFile};
 use crate::value::{Value, parse_time};
 use case::{Case, Encoded, TestFile};
+pub use upcast::run_upcaster;
 
 /// How many orders of the partitions a case is run in.
 const INTERLEAVINGS: u64 = 24;

@@ -4,6 +4,7 @@ mod build;
 mod errors;
 pub mod expr;
 pub mod types;
+pub mod upcaster;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,17 +12,30 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-pub use build::{compile, compile_all};
+pub use build::{compile, compile_all, compile_upcasters};
 pub use errors::Errors;
 
 use crate::json_paths::Paths;
 use crate::patch::{ColumnShape, Presence};
 use crate::spec::{Format, KeyFormat, SearchMethod};
 use expr::{Expr, ScopeId};
+pub use upcaster::Upcaster;
 
 /// The version of the meaning of definitions. It is stored with every generation, and moves when the same definition
 /// would make other rows.
 pub const SEMANTICS_VERSION: i32 = 1;
+
+/// Gives every source the upcasters of its topics.
+pub fn attach(plans: &mut [Plan], upcasters: &[Arc<Upcaster>]) {
+    for source in plans.iter_mut().flat_map(|plan| &mut plan.sources) {
+        let concerns = |upcaster: &&Arc<Upcaster>| match (&source.topics, &upcaster.topics) {
+            (Topics::Named(topic), topics) | (topics, Topics::Named(topic)) => topics.matches(topic),
+            // Which topics there will be is not known yet.
+            (Topics::Matching(_), Topics::Matching(_)) => true,
+        };
+        source.upcasters = upcasters.iter().filter(concerns).cloned().collect();
+    }
+}
 
 /// One compiled projection.
 #[derive(Debug, Clone)]
@@ -63,6 +77,8 @@ pub struct Source {
     pub scopes: Vec<Paths>,
     /// Indexes into a table's handlers, by event type.
     pub routes: Routes,
+    /// Those that may concern its topics.
+    pub upcasters: Vec<Arc<Upcaster>>,
 }
 
 /// How repeated events are told.

@@ -7,6 +7,7 @@ pub mod de;
 pub mod diagnostic;
 pub mod shape;
 mod traps;
+pub mod upcaster;
 pub mod yaml;
 
 use std::sync::Arc;
@@ -385,6 +386,16 @@ pub fn read<T: for<'de> Deserialize<'de>>(sink: &Sink) -> Option<T> {
             None
         }
     }
+}
+
+/// The upcaster files that belong to a folder of projections, or to the folder of a projection file.
+///
+/// # Errors
+/// The path and the reason, when the folder or a file in it cannot be read.
+pub fn upcaster_files(projections: &std::path::Path) -> Result<Vec<Arc<SourceFile>>, FileError> {
+    let folder = if projections.is_dir() { projections } else { projections.parent().unwrap_or(projections) };
+    let folder = folder.join("upcasters");
+    if folder.is_dir() { projection_files(&folder) } else { Ok(Vec::new()) }
 }
 
 /// The projection files of a folder, in the order of their names, each with the SQL file beside it. Test files are left

@@ -11,6 +11,7 @@ use super::companion;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{create_statements, schema_name, view_statements};
+use super::upcasters::{self, Compared};
 use crate::plan::{Plan, SEMANTICS_VERSION};
 
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -29,6 +30,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 pub enum Applied {
     Created,
     Unchanged,
+    /// Unchanged, and upcasters were added: events that wait for them may be retried.
+    MoreUpcasters,
     /// Its rows were dropped; history is folded again.
     Recreated,
 }
@@ -134,7 +137,15 @@ async fn apply_one(
     let digests: Vec<String> = known.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let current = digests.first() == Some(&plan.digest);
     if current && !recreate {
-        return Ok(Ok(Applied::Unchanged));
+        return Ok(match upcasters::compare(connection, plan, true).await? {
+            Compared::Same => Ok(Applied::Unchanged),
+            Compared::More => Ok(Applied::MoreUpcasters),
+            Compared::Changed(step) => Err(format!(
+                "{}: the upcaster {step} is not the one that the rows of `{}` were folded with. To drop the view's rows and \
+                 fold history again: projector apply --recreate {}",
+                plan.path, plan.name, plan.name
+            )),
+        });
     }
     if !recreate && digests.contains(&plan.digest) {
         return Ok(Err(format!(
@@ -184,6 +195,7 @@ async fn apply_one(
     }
     companion::make(connection, plan, generation, served_schema).await?;
     record_served(connection, plan, generation).await?;
+    upcasters::compare(connection, plan, true).await?;
     Ok(Ok(if digests.is_empty() { Applied::Created } else { Applied::Recreated }))
 }
 
@@ -305,6 +317,16 @@ pub async fn live_generations(pool: &PgPool, plans: &[Plan]) -> Result<Vec<Gener
                 plan.path, plan.name
             )),
             Some((generation, _, _)) => generations.push(generation),
+        }
+    }
+    let mut connection = pool.acquire().await?;
+    for plan in plans {
+        match upcasters::compare(&mut connection, plan, false).await? {
+            Compared::Same => {}
+            Compared::More | Compared::Changed(_) => differ.push(format!(
+                "{}: the upcasters of `{}` differ from the catalog's. See what to do with: projector apply",
+                plan.path, plan.name
+            )),
         }
     }
     if differ.is_empty() { Ok(generations) } else { Err(StoreError::Catalog(differ.join("\n"))) }

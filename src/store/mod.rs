@@ -16,6 +16,7 @@ pub mod sql;
 pub mod status;
 pub mod sweep;
 pub mod tables;
+mod upcasters;
 pub mod write;
 
 pub use commit::Generation;

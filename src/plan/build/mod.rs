@@ -9,6 +9,7 @@ mod order;
 mod row;
 mod source;
 mod table;
+mod upcaster;
 mod versions;
 
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ use super::Plan;
 use super::expr::Misread;
 use crate::spec::diagnostic::{Diagnostic, Severity, Sink, SourceFile};
 use crate::spec::{self, Expr, Literal, Located, Name, Projection};
+
+pub use upcaster::compile_upcasters;
 
 /// Postgres cuts identifiers at 63 bytes; a projection's schema adds `@` and a generation number.
 const LONGEST_PROJECTION: usize = 52;

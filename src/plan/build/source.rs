@@ -7,13 +7,13 @@ use crate::json_paths::Paths;
 use crate::plan::expr::{Compiler, Expr as Compiled, FIRST_ELEMENT, MESSAGE, Node, duration};
 use crate::plan::types::Kind;
 use crate::plan::{Dedupe, Routes, Source, Start, Topics};
-use crate::spec::{self, Expr, Format, Name};
+use crate::spec::{self, Expr, Format, KeyFormat, Name};
 use crate::value::parse_time;
 
 impl Build<'_> {
     pub(super) fn source(&self, name: &Name, source: &spec::Source) -> Source {
         self.identifier(name, "source", LONGEST_NAME);
-        let topics = self.topics(name, source);
+        let topics = topics(self, name, "source", &source.topic, &source.topics);
         let mut scopes = vec![Paths::default(); FIRST_ELEMENT];
         let captures = capture_names(&topics);
         let type_ = match (source.format, &source.type_) {
@@ -39,11 +39,11 @@ impl Build<'_> {
                 None
             }
             (Format::Json, Some(expr)) => {
-                let mut compiler = compiler(&mut scopes, &captures, source);
+                let mut compiler = compiler(&mut scopes, &captures, source.split.is_some(), source.key_format);
                 self.expression(&mut compiler, expr, Kind::Text, "an event type is a text")
             }
         };
-        let mut compiler = compiler(&mut scopes, &captures, source);
+        let mut compiler = compiler(&mut scopes, &captures, source.split.is_some(), source.key_format);
         let ordered_by = source
             .ordered_by
             .as_ref()
@@ -65,11 +65,18 @@ impl Build<'_> {
             dedupe,
             scopes,
             routes: Routes::default(),
+            upcasters: Vec::new(),
         }
     }
 
     /// An expression of one kind, or of any.
-    fn expression(&self, compiler: &mut Compiler<'_>, expr: &Expr, kind: Kind, needed: &str) -> Option<Compiled> {
+    pub(super) fn expression(
+        &self,
+        compiler: &mut Compiler<'_>,
+        expr: &Expr,
+        kind: Kind,
+        needed: &str,
+    ) -> Option<Compiled> {
         match compiler.compile(&expr.value.0) {
             Ok(compiled) if kind == Kind::Any || compiled.kind == kind || compiled.kind == Kind::Any => Some(compiled),
             Ok(compiled) => {
@@ -121,33 +128,6 @@ impl Build<'_> {
         Some(Dedupe { by, window: window? })
     }
 
-    fn topics(&self, name: &Name, source: &spec::Source) -> Topics {
-        match (&source.topic, &source.topics) {
-            (Some(topic), None) => {
-                self.topic_name(topic);
-                Topics::Named(topic.value.clone())
-            }
-            (None, Some(pattern)) => match Regex::new(&format!("^(?:{})$", pattern.value)) {
-                Ok(regex) => Topics::Matching(regex),
-                Err(error) => {
-                    let reason = error.to_string();
-                    let reason = reason.lines().last().unwrap_or_default();
-                    self.error("bad-topic", &pattern.span, format!("not a regular expression: {reason}"), None);
-                    Topics::Named(String::new())
-                }
-            },
-            (Some(_), Some(pattern)) => {
-                self.error("bad-topic", &pattern.span, "a source has `topic` or `topics`, not both", None);
-                Topics::Named(String::new())
-            }
-            (None, None) => {
-                let message = format!("the source `{}` has no topic", name.value);
-                self.error("bad-topic", &name.span, message, Some("add `topic: NAME`"));
-                Topics::Named(String::new())
-            }
-        }
-    }
-
     pub(super) fn topic_name(&self, topic: &Name) {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if topic.is_empty() || topic.len() > 249 || !topic.chars().all(legal) {
@@ -183,16 +163,46 @@ impl Build<'_> {
     }
 }
 
-fn compiler<'p>(scopes: &'p mut Vec<Paths>, captures: &[String], source: &spec::Source) -> Compiler<'p> {
-    Compiler {
-        scopes,
-        elements: vec![],
-        captures: captures.to_vec(),
-        key_format: source.key_format,
-        splits: source.split.is_some(),
-        row: &[],
-        event: true,
+pub(super) fn topics(
+    build: &Build<'_>,
+    name: &Name,
+    what: &str,
+    topic: &Option<Name>,
+    topics: &Option<Name>,
+) -> Topics {
+    match (topic, topics) {
+        (Some(topic), None) => {
+            build.topic_name(topic);
+            Topics::Named(topic.value.clone())
+        }
+        (None, Some(pattern)) => match Regex::new(&format!("^(?:{})$", pattern.value)) {
+            Ok(regex) => Topics::Matching(regex),
+            Err(error) => {
+                let reason = error.to_string();
+                let reason = reason.lines().last().unwrap_or_default();
+                build.error("bad-topic", &pattern.span, format!("not a regular expression: {reason}"), None);
+                Topics::Named(String::new())
+            }
+        },
+        (Some(_), Some(pattern)) => {
+            build.error("bad-topic", &pattern.span, "it has `topic` or `topics`, not both", None);
+            Topics::Named(String::new())
+        }
+        (None, None) => {
+            let message = format!("the {what} `{}` has no topic", name.value);
+            build.error("bad-topic", &name.span, message, Some("add `topic: NAME`"));
+            Topics::Named(String::new())
+        }
     }
+}
+
+pub(super) fn compiler<'p>(
+    scopes: &'p mut Vec<Paths>,
+    captures: &[String],
+    splits: bool,
+    key_format: KeyFormat,
+) -> Compiler<'p> {
+    Compiler { scopes, elements: vec![], captures: captures.to_vec(), key_format, splits, row: &[], event: true }
 }
 
 pub(super) fn capture_names(topics: &Topics) -> Vec<String> {

@@ -30,6 +30,7 @@ fn with_data(text: &str, data: &str) -> Result<Value, String> {
         subject: None,
         time: Some(1_000_000),
         source: None,
+        body: None,
         message: scopes[MESSAGE].missing(),
         index: 0,
         clock: None,
