@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::Table;
 use indicatif::ProgressStyle;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -29,11 +30,18 @@ use crate::store::{Generation, catalog, connect, read};
 /// A demo that has not caught up by then never will.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub fn demo(once: bool, projections: &Path, address: &str) -> Outcome {
+/// What is played.
+#[derive(Debug, Clone, Copy)]
+pub struct Play {
+    pub once: bool,
+    pub with_trouble: bool,
+}
+
+pub fn demo(what: Play, projections: &Path, address: &str) -> Outcome {
     let plans = plans(projections)?;
     start_log_with_progress()?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(play(once, plans, address));
+    let outcome = runtime.block_on(play(what, plans, address));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -54,27 +62,27 @@ fn start_log_with_progress() -> Outcome {
     started.map_err(|error| Failure::failed(format!("the log does not start: {error}")))
 }
 
-async fn play(once: bool, plans: Vec<Plan>, address: &str) -> Outcome {
+async fn play(what: Play, plans: Vec<Plan>, address: &str) -> Outcome {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     tokio::spawn(async move {
         stop_signal().await;
         on_signal.cancel();
     });
-    let listener = if once { None } else { listen(address).await? };
+    let listener = if what.once { None } else { listen(address).await? };
     let postgres = tokio::select! {
         started = DemoPostgres::start() => started.map_err(Failure::failed)?,
         () = stop.cancelled() => return Ok(()),
     };
     println!("Postgres   {}", postgres.description);
-    let outcome = on(&postgres, once, plans, listener, &stop).await;
+    let outcome = on(&postgres, what, plans, listener, &stop).await;
     postgres.stop();
     outcome
 }
 
 async fn on(
     postgres: &DemoPostgres,
-    once: bool,
+    what: Play,
     plans: Vec<Plan>,
     listener: Option<tokio::net::TcpListener>,
     stop: &CancellationToken,
@@ -90,7 +98,7 @@ async fn on(
     let generations = catalog::live_generations(&pool, &plans).await.map_err(Failure::failed)?;
 
     let now = jiff::Timestamp::now().as_second();
-    let sent = kafka.play(&story::day(now)).map_err(Failure::failed)?;
+    let sent = kafka.play(&story::day(now, what.with_trouble)).map_err(Failure::failed)?;
     let events: i64 = sent.values().sum();
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
@@ -102,10 +110,14 @@ async fn on(
     if applied.is_ok() {
         print_table(&pool, &plans, &settings, &sent, seconds, &progress.halts).await?;
     }
-    if applied.is_ok() && !once && !stop.is_cancelled() {
+    if applied.is_ok() && !what.once && !stop.is_cancelled() {
         let readers = connect::pool(postgres.options.clone(), settings.serve.max_connections, 5_000, true);
         if let Some(listener) = listener {
             print_queries(&listener);
+            if what.with_trouble {
+                print_settling(&postgres.options);
+            }
+            println!("\nCtrl-C stops everything.");
             // Readers that do not finish are cut when the runtime ends.
             tokio::spawn(serve(listener, readers, settings.serve.clone(), stop.clone()));
         }
@@ -177,7 +189,8 @@ async fn print_table(
 ) -> Outcome {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["projection", "events", "rows", "events/s", "errors"]);
+    table.set_header(["projection", "events", "rows", "events/s", "parked", "halted"]);
+    let statuses = crate::store::status::projections(pool).await.map_err(Failure::failed)?;
     for plan in plans {
         let read = |topic: &&String| plan.sources.iter().any(|source| source.topics.matches(topic));
         let events: i64 = sent.iter().filter(|(topic, _)| read(topic)).map(|(_, count)| count).sum();
@@ -186,11 +199,26 @@ async fn print_table(
             rows += read::count(pool, &settings.serve.schema, &view.name).await.map_err(Failure::failed)?;
         }
         let rate = format!("{:.0}", events as f64 / seconds);
-        let errors = i32::from(halts.contains_key(&plan.name)).to_string();
-        table.add_row([plan.name.clone(), events.to_string(), rows.to_string(), rate, errors]);
+        let parked = statuses.iter().find(|known| known.projection == plan.name);
+        let parked = parked.map_or(0, |known| known.parked_events).to_string();
+        let halted = i32::from(halts.contains_key(&plan.name)).to_string();
+        table.add_row([plan.name.clone(), events.to_string(), rows.to_string(), rate, parked, halted]);
     }
     println!("{table}");
     Ok(())
+}
+
+/// How to reach the demo's catalog from another terminal.
+fn print_settling(options: &PgConnectOptions) {
+    let host = options.get_socket().map_or(options.get_host().to_string(), |folder| folder.display().to_string());
+    println!(
+        "\nSome events could not be applied. In another terminal, in this folder:\n  export PROJECTOR__POSTGRES__HOST={host}\n  \
+         export PROJECTOR__POSTGRES__PORT={}\n  export PROJECTOR__POSTGRES__USER={}\n  \
+         export PROJECTOR__POSTGRES__DATABASE={}\n  projector dead-letters list",
+        options.get_port(),
+        options.get_username(),
+        options.get_database().unwrap_or("projector"),
+    );
 }
 
 fn print_queries(listener: &tokio::net::TcpListener) {
@@ -206,5 +234,4 @@ fn print_queries(listener: &tokio::net::TcpListener) {
     ] {
         println!("  curl 'http://{address}/{query}'");
     }
-    println!("\nCtrl-C stops everything.");
 }

@@ -50,6 +50,9 @@ enum Verb {
         /// Play the story, wait until it is applied, print a table and stop.
         #[arg(long)]
         once: bool,
+        /// Send some events that cannot be applied, too.
+        #[arg(long)]
+        with_trouble: bool,
         /// Folder of projection files with their demo events.
         #[arg(long, default_value = "projections")]
         projections: PathBuf,
@@ -162,7 +165,9 @@ pub fn main() -> ExitCode {
     };
     let outcome = match arguments.verb {
         Verb::Run { common, apply } => run::run(&common, apply),
-        Verb::Demo { once, projections, listen } => demo::demo(once, &projections, &listen),
+        Verb::Demo { once, with_trouble, projections, listen } => {
+            demo::demo(demo::Play { once, with_trouble }, &projections, &listen)
+        }
         Verb::Validate { path, format, schema } => validate::validate(&path, format, schema),
         Verb::New(options) => new::new(&options),
         Verb::Dev(options) => dev::dev(&options),

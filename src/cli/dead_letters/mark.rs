@@ -20,7 +20,9 @@ pub fn marked(payload: Option<&[u8]>, message: &str) -> String {
     };
     match serde_json::from_str::<Json>(text) {
         Ok(whole) => {
-            let mut lines = Lines { paths: paths(message), text: String::new() };
+            let named = has_named(&whole, message);
+            let paths = if named { Vec::new() } else { paths(message) };
+            let mut lines = Lines { paths, message: if named { message } else { "" }, text: String::new() };
             let (root, at) = match whole.get("data") {
                 Some(_) if whole.get("specversion").is_some() => (&whole, Vec::new()),
                 _ => (&whole, vec!["data".to_string()]),
@@ -29,6 +31,21 @@ pub fn marked(payload: Option<&[u8]>, message: &str) -> String {
             lines.text.trim_end().to_string()
         }
         Err(error) => broken(text, &error),
+    }
+}
+
+/// Whether a message quotes a value, as messages do.
+fn quotes(message: &str, value: &Json) -> bool {
+    let long_enough = value.to_string().len() > 1;
+    long_enough && message.contains(&format!("`{}`", value.to_string().escape_debug()))
+}
+
+/// Whether a message quotes a value that is in the payload.
+fn has_named(value: &Json, message: &str) -> bool {
+    match value {
+        Json::Object(members) => members.values().any(|inner| has_named(inner, message)),
+        Json::Array(items) => items.iter().any(|inner| has_named(inner, message)),
+        plain => quotes(message, plain),
     }
 }
 
@@ -67,17 +84,19 @@ fn paths(message: &str) -> Vec<Vec<String>> {
     found
 }
 
-struct Lines {
+struct Lines<'m> {
     paths: Vec<Vec<String>>,
+    /// Values that it quotes are marked.
+    message: &'m str,
     text: String,
 }
 
-impl Lines {
+impl Lines<'_> {
     /// Writes a value at a path, over as many lines as it takes.
     fn value(&mut self, value: &Json, at: Vec<String>, depth: usize, name: &str, comma: &str) {
         let indent = "  ".repeat(depth);
         let label = if name.is_empty() { String::new() } else { format!("{}: ", Json::from(name)) };
-        let here = self.paths.contains(&at);
+        let here = self.paths.contains(&at) || quotes(self.message, value);
         let arrow = if here { "      <-- here" } else { "" };
         match value {
             Json::Object(members) if !members.is_empty() => {
@@ -136,6 +155,14 @@ mod tests {
         assert!(shown.contains("\"data\": {      <-- no `currency` in here"), "{shown}");
         let shown = marked(Some(br#"{"amount": 1}"#), "`data.amount` is odd");
         assert!(shown.contains("\"amount\": 1      <-- here"), "{shown}");
+    }
+
+    #[test]
+    fn a_value_that_the_message_quotes_is_marked() {
+        let payload = br#"{"specversion":"1.0","data":{"id":"p1","sum":"12,50"}}"#;
+        let shown = marked(Some(payload), "`\\\"12,50\\\"` (a text) cannot be compared with `data.id`");
+        assert!(shown.contains("\"sum\": \"12,50\"      <-- here"), "{shown}");
+        assert!(!shown.contains("\"id\": \"p1\"      <--"), "{shown}");
     }
 
     #[test]

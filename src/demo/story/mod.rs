@@ -6,6 +6,7 @@ mod customers;
 mod documents;
 mod sessions;
 mod shop;
+mod trouble;
 
 use serde_json::{Value, json};
 
@@ -37,12 +38,15 @@ impl Dice {
 }
 
 /// What the services send, each in its own order. `now` is in seconds since 1970.
-pub fn day(now: i64) -> Vec<Told> {
+pub fn day(now: i64, with_trouble: bool) -> Vec<Told> {
     let mut told = customers::told();
     told.extend(shop::told());
     told.extend(documents::told());
     told.extend(bank::told());
     told.extend(sessions::told(now));
+    if with_trouble {
+        told.extend(trouble::told());
+    }
     told
 }
 
@@ -67,7 +71,7 @@ fn event(service: &str, topic: &'static str, type_: &str, key: &str, number: usi
 mod tests {
     #[test]
     fn the_day_is_the_same_every_time() {
-        let (one, two) = (super::day(0), super::day(0));
+        let (one, two) = (super::day(0, true), super::day(0, true));
         assert!(one.len() > 10_000);
         assert!(one.iter().zip(&two).all(|(a, b)| a.payload == b.payload));
     }
