@@ -19,6 +19,20 @@ impl fmt::Display for Place {
     }
 }
 
+/// As errors write it, and people read it back.
+impl std::str::FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Place, ()> {
+        let parts = || {
+            let (topic, rest) = text.rsplit_once('/')?;
+            let (partition, offset) = rest.split_once('@')?;
+            Some(Place { topic: topic.into(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        };
+        parts().ok_or(())
+    }
+}
+
 /// A message as Kafka gave it.
 #[derive(Debug, Clone)]
 pub struct Record<'a> {

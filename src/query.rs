@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 /// A read of one relation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Columns; all if empty.
+    /// Columns, `*` standing for all; all if empty.
     pub select: Vec<String>,
     /// All have to hold.
     pub filters: Vec<Filter>,
@@ -114,7 +114,7 @@ fn number(name: &str, text: &str) -> Result<u64, Unreadable> {
 fn select(text: &str) -> Result<Vec<String>, Unreadable> {
     let hint = "a list of columns such as select=id,name, or select=*";
     let columns: Vec<String> = split(text)?.into_iter().map(|column| column.trim().to_string()).collect();
-    if columns.iter().any(|column| column == "*") {
+    if columns.iter().all(|column| column == "*") {
         return Ok(Vec::new());
     }
     let later = |column: &&String| column.contains(['(', ':', '>']);

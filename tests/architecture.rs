@@ -43,7 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sample",
         ],
     ),
-    ("source", &["checkpoint", "config", "plan"]),
+    ("source", &["checkpoint", "config", "parking", "plan"]),
     (
         "store",
         &[
@@ -64,7 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "version",
         ],
     ),
-    ("serve", &["config", "query", "spec", "store"]),
+    ("serve", &["config", "event", "query", "spec", "store"]),
     (
         "pipeline",
         &[

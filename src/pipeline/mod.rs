@@ -11,6 +11,7 @@ mod message;
 mod outage;
 mod pace;
 mod partition_ends;
+mod publish;
 mod rate;
 pub mod retry;
 mod supervisor;

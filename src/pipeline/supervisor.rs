@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::end::End;
 use super::lane::Lane;
+use super::publish::publish;
 use super::retry::Retry;
 use super::{Outage, Running};
 use crate::config::Settings;
@@ -62,6 +63,9 @@ impl Supervisor {
                 admin: admin.clone(),
                 stepping: stepping.clone(),
             });
+            if let Some(topic) = running.plan.errors.topic.clone() {
+                tasks.push(tokio::spawn(publish(running.clone(), topic, stop.clone())));
+            }
             tasks.push(tokio::spawn(supervise(running, stop.clone(), sender.clone())));
         }
         // The lanes' own patience is shutdown_s; leaving the group takes a moment more.

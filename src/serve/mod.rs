@@ -1,5 +1,7 @@
 //! The query endpoint: `GET /{view}` in PostgREST's grammar.
 
+mod wait;
+
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -128,6 +130,7 @@ async fn rows(
     State(endpoint): State<Arc<Endpoint>>,
     Path(view): Path<String>,
     RawQuery(raw): RawQuery,
+    asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let query = Query::parse(raw.as_deref().unwrap_or_default())?;
     let mut relations = endpoint.relations(false).await?;
@@ -143,6 +146,7 @@ async fn rows(
             hint: near.or_else(|| Some("GET / lists the views".into())),
         });
     };
+    wait::wait(&endpoint.pool, &view, relation.projected.as_ref(), &asked).await?;
     let settings = &endpoint.settings;
     let (sql, arguments) = read::statement(&settings.schema, &view, relation, &query, settings.max_rows).map_err(
         |UnknownColumn(column)| Problem {
@@ -161,6 +165,9 @@ async fn rows(
     };
     if let Ok(range) = HeaderValue::from_str(&range) {
         headers.insert(header::CONTENT_RANGE, range);
+    }
+    if answer.parked > 0 {
+        headers.insert("projector-parked", HeaderValue::from(answer.parked));
     }
     Ok((headers, answer.json).into_response())
 }

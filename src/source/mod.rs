@@ -1,11 +1,13 @@
 //! Kafka: membership in a group, fetching, offsets. Broker types stop here.
 
 mod consumer;
+mod dead_letter_topic;
 mod gaps;
 mod sample;
 mod topic_id;
 
 pub use consumer::{Consumer, GroupEvent, Polled, Watched, client_config, clock};
+pub use dead_letter_topic::{Failed, Publisher};
 pub use gaps::{Begin, Gap, Offsets, begin, resume};
 pub use sample::{Sampled, sample};
 pub use topic_id::{Admin, TopicFacts};

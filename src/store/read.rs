@@ -5,20 +5,36 @@ use std::collections::HashMap;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, PgPool, Row};
 
-use super::sql::{ident, vouched};
+use super::sql::{ident, literal, vouched};
+use crate::event::Place;
 use crate::query::{Comparison, Filter, Is, Query, Test};
 
 /// A relation of the served schema: its columns and their types.
 #[derive(Debug, Clone, Default)]
 pub struct Relation {
     pub columns: Vec<(String, String)>,
+    /// For a table of a projection; other relations are people's own.
+    pub projected: Option<Projected>,
 }
 
-/// Rows as a JSON array, and how many they are.
+/// Where the rows of a view come from.
+#[derive(Debug, Clone)]
+pub struct Projected {
+    pub projection: String,
+    pub generation: i64,
+    pub key: Vec<String>,
+}
+
+/// A column that says whether something is parked that would touch the row; it is there when it is asked for.
+const PARKED: &str = "parked";
+
+/// Rows as a JSON array, how many they are, and how many sequences of the view's projection were parked when they were
+/// read.
 #[derive(Debug)]
 pub struct Answer {
     pub json: String,
     pub rows: i64,
+    pub parked: i64,
 }
 
 /// The relations of a schema, from Postgres' own catalog.
@@ -39,6 +55,16 @@ pub async fn relations(pool: &PgPool, schema: &str) -> Result<HashMap<String, Re
     let mut relations: HashMap<String, Relation> = HashMap::new();
     for row in rows {
         relations.entry(row.try_get(0)?).or_default().columns.push((row.try_get(1)?, row.try_get(2)?));
+    }
+    let projected = sqlx::query(
+        "SELECT s.view, g.projection, g.id, s.key FROM projector.served s
+         JOIN projector.generations g ON g.id = s.generation_id",
+    );
+    for row in projected.fetch_all(pool).await? {
+        if let Some(relation) = relations.get_mut(row.try_get::<&str, _>(0)?) {
+            relation.projected =
+                Some(Projected { projection: row.try_get(1)?, generation: row.try_get(2)?, key: row.try_get(3)? });
+        }
     }
     Ok(relations)
 }
@@ -62,13 +88,23 @@ pub fn statement(
         let found = relation.columns.iter().find(|(name, _)| name == column);
         found.map(|(_, type_)| type_.as_str()).ok_or_else(|| UnknownColumn(column.to_string()))
     };
+    let mut selected = Vec::new();
     for column in &query.select {
-        type_of(column)?;
+        match (column.as_str(), type_of(column), &relation.projected) {
+            ("*", ..) => selected.push("*".into()),
+            (_, Ok(_), _) => selected.push(ident(column)),
+            (PARKED, _, Some(projected)) => {
+                let key: Vec<String> = projected.key.iter().map(|column| ident(column)).collect();
+                selected.push(format!(
+                    "projector.is_parked({}, jsonb_build_array({})) AS {PARKED}",
+                    literal(name),
+                    key.join(", ")
+                ));
+            }
+            (_, Err(unknown), _) => return Err(unknown),
+        }
     }
-    let selected = match query.select.is_empty() {
-        true => "*".to_string(),
-        false => query.select.iter().map(|column| ident(column)).collect::<Vec<_>>().join(", "),
-    };
+    let selected = if selected.is_empty() { "*".to_string() } else { selected.join(", ") };
     let mut arguments = Vec::new();
     let conditions: Result<Vec<String>, UnknownColumn> =
         query.filters.iter().map(|filter| Ok(condition(filter, type_of(&filter.column)?, &mut arguments))).collect();
@@ -93,7 +129,12 @@ pub fn statement(
     }
     let limit = query.limit.unwrap_or(u64::MAX).min(max_rows.into());
     sql += &format!(" LIMIT {limit} OFFSET {}", query.offset.min(i64::MAX as u64));
-    let whole = format!("SELECT coalesce(json_agg(q), '[]')::text, count(*) FROM ({sql}) AS q");
+    // In the same snapshot as the rows.
+    let parked = match &relation.projected {
+        Some(_) => format!("projector.parked_sequences({})", literal(name)),
+        None => "0::bigint".into(),
+    };
+    let whole = format!("SELECT coalesce(json_agg(q), '[]')::text, count(*), {parked} FROM ({sql}) AS q");
     Ok((whole, arguments))
 }
 
@@ -148,7 +189,7 @@ pub async fn run(pool: &PgPool, sql: String, arguments: Vec<String>) -> Result<A
         bound.add(argument).map_err(sqlx::Error::Encode)?;
     }
     let row = sqlx::query_with(vouched(sql), bound).fetch_one(pool).await?;
-    Ok(Answer { json: row.try_get(0)?, rows: row.try_get(1)? })
+    Ok(Answer { json: row.try_get(0)?, rows: row.try_get(1)?, parked: row.try_get(2)? })
 }
 
 /// How many rows a view has.
@@ -157,4 +198,41 @@ pub async fn run(pool: &PgPool, sql: String, arguments: Vec<String>) -> Result<A
 /// What Postgres says.
 pub async fn count(pool: &PgPool, schema: &str, view: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(vouched(format!("SELECT count(*) FROM {}.{}", ident(schema), ident(view)))).fetch_one(pool).await
+}
+
+/// How far a projection is with one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    Applied,
+    /// The next offset of its partition that will be applied.
+    NotYet(i64),
+    /// It is parked: its code and message.
+    Parked(String, String),
+    /// The projection does not read that partition.
+    Elsewhere,
+}
+
+/// Looks how far a generation is with an event.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn reached(pool: &PgPool, generation: i64, place: &Place) -> Result<Reached, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT c.next_offset, d.code, d.message FROM projector.checkpoints c LEFT JOIN projector.dead_letters d
+             ON d.generation_id = c.generation_id AND d.topic = c.topic AND d.partition = c.partition AND d.\"offset\" = $4
+         WHERE c.generation_id = $1 AND c.topic = $2 AND c.partition = $3",
+    )
+    .bind(generation)
+    .bind(&place.topic)
+    .bind(place.partition)
+    .bind(place.offset)
+    .fetch_optional(pool)
+    .await?;
+    let Some(row) = row else { return Ok(Reached::Elsewhere) };
+    let (next, code): (i64, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(match code {
+        Some(code) => Reached::Parked(code, row.try_get(2)?),
+        None if next > place.offset => Reached::Applied,
+        None => Reached::NotYet(next),
+    })
 }

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod capabilities;
+mod dead_letters;
 mod endpoint;
 mod exactly_once;
 mod generated;

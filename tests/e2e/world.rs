@@ -30,6 +30,7 @@ pub struct World {
 /// A message to be sent; the partition is the caller's choice, as a producer's partitioner would make it.
 pub struct Message {
     pub partition: i32,
+    /// Empty: none.
     pub key: String,
     pub payload: Vec<u8>,
 }
@@ -102,8 +103,10 @@ impl World {
     pub fn send(&self, short: &str, messages: &[Message]) {
         let topic = self.topic(short);
         for message in messages {
-            let record =
-                || BaseRecord::to(&topic).partition(message.partition).key(&message.key).payload(&message.payload);
+            let record = || {
+                let record = BaseRecord::to(&topic).partition(message.partition).payload(&message.payload);
+                if message.key.is_empty() { record } else { record.key(&message.key) }
+            };
             while let Err((error, _)) = self.producer.send(record()) {
                 assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
                 self.producer.flush(Duration::from_secs(1)).ok();

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use serde_json::Value as Json;
-
 use super::super::{FAILED, Failure, Outcome, count, plans};
 use super::{Action, Desk, Which};
 use crate::checkpoint::Partition;
@@ -257,9 +255,7 @@ pub(super) fn read(file: &str) -> Result<Vec<u8>, Failure> {
 
 /// The columns of a row that a retry changes.
 fn print_change(change: &RowChange) {
-    let empty = serde_json::Map::new();
-    let members = |row: &Option<Json>| row.as_ref().and_then(Json::as_object).cloned().unwrap_or(empty.clone());
-    let (before, after) = (members(&change.before), members(&change.after));
+    let (before, after) = (change.before.clone().unwrap_or_default(), change.after.clone().unwrap_or_default());
     let what = match (&change.before, &change.after) {
         (None, _) => "appears in",
         (_, None) => "vanishes from",
@@ -267,7 +263,7 @@ fn print_change(change: &RowChange) {
     };
     println!("a row {what} {}:", change.table);
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let nothing = Json::Null;
+    let nothing = "null".to_string();
     for name in names {
         let (old, new) = (before.get(name).unwrap_or(&nothing), after.get(name).unwrap_or(&nothing));
         match old == new {

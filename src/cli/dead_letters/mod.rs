@@ -230,12 +230,7 @@ impl Which {
 
 /// Reads TOPIC/PARTITION@OFFSET, as errors and `list` write it.
 fn parse_place(text: &str) -> Result<Place, Failure> {
-    let parts = || {
-        let (topic, rest) = text.rsplit_once('/')?;
-        let (partition, offset) = rest.split_once('@')?;
-        Some(Place { topic: topic.into(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
-    };
-    parts().ok_or_else(|| Failure::refused(format!("`{text}` is no event's place; it is written shop.orders/0@17")))
+    text.parse().map_err(|()| Failure::refused(format!("`{text}` is no event's place; it is written shop.orders/0@17")))
 }
 
 impl Desk {

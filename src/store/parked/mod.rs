@@ -1,6 +1,7 @@
 //! Dead letters and decisions in the catalog.
 
 pub mod desk;
+pub mod outbox;
 pub mod retry;
 
 use std::collections::{BTreeMap, HashMap};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value as Json;
-use sqlx::postgres::{PgArguments, PgConnection};
+use indexmap::IndexMap;
+use serde_json::value::RawValue;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{Arguments, Connection, PgPool, Row};
 
 use super::{mark_rows, sequences, stored_reason};
@@ -118,21 +119,20 @@ pub async fn messages(
     .bind(offsets)
     .fetch_all(pool)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let offset: i64 = row.try_get(0)?;
-            let names: Vec<String> = row.try_get(4)?;
-            let values: Vec<Option<Vec<u8>>> = row.try_get(5)?;
-            let message = Message {
-                place: Place { topic: partition.topic.clone(), partition: partition.partition, offset },
-                time: row.try_get(1)?,
-                key: row.try_get(2)?,
-                payload: row.try_get(3)?,
-                headers: names.into_iter().zip(values).collect(),
-            };
-            Ok((offset, message))
-        })
-        .collect()
+    rows.iter().map(|row| message_of(partition, row).map(|message| (message.place.offset, message))).collect()
+}
+
+/// A message from the columns offset, time, key, payload, names and values of headers.
+pub(super) fn message_of(partition: &Partition, row: &PgRow) -> Result<Message, StoreError> {
+    let names: Vec<String> = row.try_get(4)?;
+    let values: Vec<Option<Vec<u8>>> = row.try_get(5)?;
+    Ok(Message {
+        place: partition.at(row.try_get(0)?),
+        time: row.try_get(1)?,
+        key: row.try_get(2)?,
+        payload: row.try_get(3)?,
+        headers: names.into_iter().zip(values).collect(),
+    })
 }
 
 /// Notes that letters are about to be touched.
@@ -201,12 +201,15 @@ impl Settled {
 }
 
 /// What a retry does to a row that readers see; `None`: there is none.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowChange {
     pub table: String,
-    pub before: Option<Json>,
-    pub after: Option<Json>,
+    pub before: Option<ShownRow>,
+    pub after: Option<ShownRow>,
 }
+
+/// The JSON text of each column.
+pub type ShownRow = IndexMap<String, String>;
 
 /// Whether a retry is carried out, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -352,7 +355,7 @@ async fn visible(
     generation: &Generation,
     batch: &Sealed,
     served_schema: &str,
-) -> Result<Vec<(String, Option<Json>)>, StoreError> {
+) -> Result<Vec<(String, Option<ShownRow>)>, StoreError> {
     let mut found = Vec::new();
     for (table, rows) in plan.tables.iter().zip(&batch.tables).filter(|(_, rows)| !rows.is_empty()) {
         let target = Target { schema: &generation.schema, table };
@@ -370,7 +373,12 @@ async fn visible(
         arguments.add((0..rows.len() as i64).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
         for row in sqlx::query_with(vouched(sql), arguments).fetch_all(&mut *connection).await? {
             let text: Option<&str> = row.try_get(0)?;
-            found.push((table.name.clone(), text.and_then(|text| serde_json::from_str(text).ok())));
+            let columns: Option<IndexMap<String, Box<RawValue>>> =
+                text.and_then(|text| serde_json::from_str(text).ok());
+            let shown = |columns: IndexMap<String, Box<RawValue>>| {
+                columns.into_iter().map(|(name, value)| (name, value.get().to_string())).collect()
+            };
+            found.push((table.name.clone(), columns.map(shown)));
         }
     }
     Ok(found)
