@@ -53,7 +53,7 @@ pub async fn run<H: History>(services: &Services, history: &H) -> Result<Value> 
 }
 
 /// Seconds from the start of the process until every event is committed.
-async fn until_applied(product: &mut Product, connection: &mut PgConnection, topic: &str, end: i64) -> Result<f64> {
+pub async fn until_applied(product: &mut Product, connection: &mut PgConnection, topic: &str, end: i64) -> Result<f64> {
     let mut last = 0;
     let mut progressed = Instant::now();
     loop {

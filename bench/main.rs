@@ -2,6 +2,7 @@
 //!
 //! `bench/run` starts the services and calls this. What is measured, and how, is in `bench/README.md`.
 
+mod dirty;
 mod floor;
 mod fold;
 mod history;
@@ -39,6 +40,11 @@ enum Workload {
     /// How fast a long history is folded, against what reading it and writing its rows cost at least.
     Fold {
         /// Events in all, five an order.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+    /// The same with one bad event in a hundred, beside the same without.
+    Dirty {
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
@@ -125,6 +131,7 @@ fn main() -> ExitCode {
 async fn measure(arguments: &Arguments) -> Result<Value> {
     match arguments.workload {
         Workload::Fold { events } => fold::run(&arguments.services, &orders::Orders::new(events)?).await,
+        Workload::Dirty { events } => dirty::run(&arguments.services, events).await,
         Workload::Wide { events } => fold::run(&arguments.services, &wide::Readings::new(events)).await,
         Workload::Locked { events } => fold::run(&arguments.services, &locked::Baskets::new(events)?).await,
         Workload::Micro => micro::run(),

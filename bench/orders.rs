@@ -152,6 +152,54 @@ impl Orders {
     }
 }
 
+/// How an event is spoiled, if it is: one in a hundred, and one at most of an order.
+fn spoiled(order: u64, round: u64, payload: &str) -> Option<String> {
+    let dice = mixed(order ^ 0xD1D1);
+    if !dice.is_multiple_of(100 / EVENTS_PER_ORDER) || (dice >> 32) % EVENTS_PER_ORDER != round {
+        return None;
+    }
+    Some(match (dice >> 40) % 3 {
+        0 => payload[..payload.len() / 2].to_string(),
+        1 => payload.replace(r#""specversion":"1.0""#, r#""specversion":"9.9""#),
+        _ => payload.replace(r#""order_id":"#, r#""order_no":"#),
+    })
+}
+
+impl Orders {
+    /// Produces the history with bad events in it; returns how many.
+    pub fn produce_spoiled(&self, brokers: &str, topic: &str) -> Result<u64> {
+        let producer = kafka::bulk_producer(brokers)?;
+        let mut payload = String::with_capacity(2 * PAYLOAD_BYTES);
+        let mut bad = 0;
+        for round in 0..EVENTS_PER_ORDER {
+            for number in 0..self.orders {
+                let order = Order(number);
+                order.write_event(round, &mut payload)?;
+                let spoiled = spoiled(number, round, &payload);
+                bad += u64::from(spoiled.is_some());
+                kafka::send(&producer, topic, &order.id(), spoiled.as_deref().unwrap_or(&payload))?;
+            }
+        }
+        kafka::finish(&producer)?;
+        Ok(bad)
+    }
+
+    /// Whether the bad events are parked, and the rows of all orders without one are there.
+    pub async fn check_spoiled(&self, connection: &mut PgConnection, bad: u64) -> Result<()> {
+        let found: (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM views.bench_dirty WHERE status = 'delivered'),
+                    (SELECT count(*) FROM projector.dead_letters WHERE NOT waits)",
+        )
+        .fetch_one(connection)
+        .await?;
+        let expected = (i64::try_from(self.orders - bad)?, i64::try_from(bad)?);
+        if found != expected {
+            return Err(format!("(orders delivered, events parked) are {found:?} instead of {expected:?}").into());
+        }
+        Ok(())
+    }
+}
+
 impl History for Orders {
     const WORKLOAD: &'static str = "fold";
     const TOPIC: &'static str = "bench.orders";

@@ -17,6 +17,7 @@ fn message(partition: i32, key: &str, payload: Vec<u8>) -> Message {
 
 const PAYMENTS: &str = "
 projection: payments
+errors: { default: halt }
 sources:
   events:
     topic: TOPIC(events)
@@ -149,6 +150,7 @@ fn ended_rows_are_remembered_for_a_while_and_then_swept() {
         "people.yaml",
         "
 projection: people
+errors: { default: halt }
 sources: { events: { topic: TOPIC(events), ordered_by: data.id } }
 key: { id: data.id }
 columns: { name: text }
@@ -196,6 +198,7 @@ fn a_split_message_is_many_events_and_one_atom() {
         "parts.yaml",
         "
 projection: parts
+errors: { default: halt }
 sources: { events: { topic: TOPIC(events), format: json, split: message.parts, type: data.kind } }
 key: { id: data.id }
 columns: { n: \"numeric(6,2)\", sender: text, index: bigint }
@@ -224,6 +227,7 @@ fn an_event_that_its_row_refuses_is_told_with_its_place() {
         "stock.yaml",
         "
 projection: stock
+errors: { default: halt }
 sources: { events: { topic: TOPIC(events), ordered_by: data.id } }
 key: { id: data.id }
 columns: { left: { type: bigint, default: 0 }, sold: { type: bigint, default: 0 } }
