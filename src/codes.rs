@@ -153,6 +153,7 @@ pub const CODES: &[Code] = &[
     error("unknown-table", "A table is named that does not exist."),
     error("unknown-word", "A word is none of those that can stand there."),
     warning("unused-source", "No table has handlers for a source."),
+    event("upcast-failed", ErrorKind::Undecodable, "A step of an upcaster cannot bring an event to the next version."),
     error("useless-type", "A source of CloudEvents says where the event type is."),
     error(
         "wrong-arguments",

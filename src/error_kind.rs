@@ -95,9 +95,7 @@ impl ErrorKind {
     /// What the operator can do.
     pub fn cure(self) -> &'static str {
         match self {
-            ErrorKind::Undecodable => {
-                "correct the payload, discard the event, or teach the projector to read it (an upcaster, the source's format) and retry"
-            }
+            ErrorKind::Undecodable => "correct the payload, discard the event, or let an upcaster read it and retry",
             ErrorKind::Invalid => {
                 "correct the payload; or make the projection stand such events (`opt`, `coalesce`, a wider type) and build the view anew"
             }
@@ -113,7 +111,9 @@ impl ErrorKind {
             ErrorKind::Poison => {
                 "please report it with its payload; discard it or correct it, or retry it with a newer program"
             }
-            ErrorKind::Unhandled => "add a handler and build the view anew, or say `ignore: reason`, and retry",
+            ErrorKind::Unhandled => {
+                "add a handler, or say `ignore: reason`, and build the view anew; or discard the event"
+            }
             ErrorKind::Transient => "nothing: it is tried again",
             ErrorKind::Superseded => "nothing: the other process goes on",
             ErrorKind::History => "build the view anew, or accept with a reason that history is missing",

@@ -11,7 +11,8 @@ use projector::spec::diagnostic::{Severity, SourceFile};
 use regex::Regex;
 
 /// Pages without an example that could be checked here, and why.
-const NO_EXAMPLE: &[(&str, &str)] = &[("not-yet", "the words that it is about change with every release")];
+const NO_EXAMPLE: &[(&str, &str)] =
+    &[("not-yet", "the words that it is about change with every release"), ("bad-steps", "it is about upcaster files")];
 
 /// Codes that are found between files: the second file is the page's second block.
 const BETWEEN_FILES: &[&str] = &["name-taken"];
@@ -22,13 +23,14 @@ const INDEX: &str = "\
 Generated from the code.
 
 Whatever is refused has a code. It stands above each finding of `projector validate`, and in brackets at the end of the
-sentence with which a projection stands still, in the log and in `projector status`. Codes are stable: scripts and
+sentence that says why an event is parked or a projection stands still. Codes are stable: scripts and
 alerts may go by them.
 
 - **error**: `projector validate` refuses the file; **warning**: it has a doubt about the file and lets it pass.
 - **test**: a golden test file is wrong.
-- **event**: an event cannot be applied; **halt**: a projection stands still for another reason. How to go on from there
-  is in [operating.md](../operating.md#halts).
+- **event**: an event cannot be applied, and is parked unless its projection says otherwise; what to do then is in
+  [operating/dead-letters.md](../operating/dead-letters.md). **halt**: a projection stands still for another reason; how to
+  go on from there is in [operating.md](../operating.md#halts).
 
 | code | kind | meaning |
 |---|---|---|
@@ -104,7 +106,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The codes that the program gives, read off its source: the first text among the arguments of `error(`, `warning(`,
 /// `wrong(` and `halted(`, after one other argument at most, and what stands after `code:`.
 fn given_codes() -> BTreeSet<String> {
-    let call = r"\b(?:error|warning|wrong|halted)\(\s*(?:[\w.&\[\]]+,\s*)?";
+    let call = r"\b(?:error|warning|wrong|halted|Reason::new)\(\s*(?:[\w.&\[\]]+,\s*)?";
     let given = Regex::new(&format!(r#"(?:{call}|\bcode:\s*)"([a-z-]+)""#)).unwrap();
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);

@@ -163,6 +163,7 @@ impl Retry<'_> {
                 }
                 Err(StoreError::Unapplied(reason)) => reason,
                 Err(error @ StoreError::Data(_)) => Reason::new("refused-by-postgres", error.to_string()),
+                Err(error @ StoreError::TimedOut(_)) => Reason::new("poison", error.to_string()),
                 Err(error) => return Err(error),
             };
             // Postgres alone knows which it was: fewer of them, until it stands alone.

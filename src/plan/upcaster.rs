@@ -20,6 +20,8 @@ pub struct Upcaster {
     pub version: Option<Expr>,
     /// The paths that `version` reads, by scope.
     pub scopes: Vec<Paths>,
+    /// Digest of all but the steps, hexadecimal.
+    pub digest: String,
     /// By the version that they start from; no version is left out.
     pub steps: BTreeMap<i64, Step>,
 }

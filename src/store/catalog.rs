@@ -141,7 +141,7 @@ async fn apply_one(
             Compared::Same => Ok(Applied::Unchanged),
             Compared::More => Ok(Applied::MoreUpcasters),
             Compared::Changed(step) => Err(format!(
-                "{}: the upcaster {step} is not the one that the rows of `{}` were folded with. To drop the view's rows and \
+                "{}: the rows of `{}` were folded without the upcaster {step} as it is now. To drop the view's rows and \
                  fold history again: projector apply --recreate {}",
                 plan.path, plan.name, plan.name
             )),
@@ -195,7 +195,7 @@ async fn apply_one(
     }
     companion::make(connection, plan, generation, served_schema).await?;
     record_served(connection, plan, generation).await?;
-    upcasters::compare(connection, plan, true).await?;
+    upcasters::begin(connection, plan).await?;
     Ok(Ok(if digests.is_empty() { Applied::Created } else { Applied::Recreated }))
 }
 

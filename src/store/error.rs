@@ -30,7 +30,7 @@ pub enum StoreError {
     /// More is parked than the projection allows; nothing of the batch is written.
     #[error(
         "more than {limit} {what}; the last one was {first}: {reason}. Look with `projector dead-letters list`, retry or \
-         discard some, or raise the limit, then `projector resume`"
+         discard some and `projector resume`, or raise the limit and start the daemon again"
     )]
     TooManyParked { what: &'static str, limit: u32, first: Place, reason: String },
     /// Postgres refuses the data of some row.

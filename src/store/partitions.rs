@@ -125,12 +125,15 @@ pub async fn suspect(pool: &PgPool, generation: &Generation, place: &Place) -> R
     Ok(tries.unwrap_or(1))
 }
 
-/// Whether a halt is recorded.
+/// Whether the generation is to stand still: a halt is recorded, or it is not the live one any more.
 ///
 /// # Errors
 /// What Postgres says.
 pub async fn is_halted(pool: &PgPool, generation: &Generation) -> Result<bool, StoreError> {
-    let halted = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM projector.halts WHERE generation_id = $1)");
+    let halted = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM projector.halts WHERE generation_id = $1)
+             OR NOT EXISTS (SELECT 1 FROM projector.generations WHERE id = $1 AND state = 'live')",
+    );
     Ok(halted.bind(generation.id).fetch_one(pool).await?)
 }
 

@@ -8,35 +8,51 @@ use sqlx::postgres::PgConnection;
 use super::error::StoreError;
 use crate::plan::Plan;
 
-/// Steps by their upcaster and the version that they start from, with their digests.
+/// Upcasters, and their steps by the version that they start from, with their digests.
 type Steps = BTreeMap<String, String>;
 
 /// How the upcasters of a plan stand to those that its generation was built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compared {
     Same,
-    /// There are more now: events that needed them are parked, or have not come yet.
+    /// There are more steps now: events that needed them are parked, or have not come yet.
     More,
-    /// A step was changed or is gone, which may have made other rows.
+    /// An upcaster or a step was changed, or is gone or new, which may have made other rows.
     Changed(String),
 }
 
 fn steps(plan: &Plan) -> Steps {
-    let upcasters = plan.sources.iter().flat_map(|source| &source.upcasters);
-    let step = |upcaster: &crate::plan::Upcaster| -> Vec<(String, String)> {
-        let step = |(from, step): (&i64, &crate::plan::upcaster::Step)| {
-            (format!("{} from {from}", upcaster.name), step.digest.clone())
-        };
-        upcaster.steps.iter().map(step).collect()
-    };
-    upcasters.flat_map(|upcaster| step(upcaster)).collect()
+    let mut steps = Steps::new();
+    for upcaster in plan.sources.iter().flat_map(|source| &source.upcasters) {
+        steps.insert(format!("`{}`", upcaster.name), upcaster.digest.clone());
+        let of_upcaster = upcaster.steps.iter();
+        steps.extend(of_upcaster.map(|(from, step)| (format!("`{}` from {from}", upcaster.name), step.digest.clone())));
+    }
+    steps
 }
 
-/// Compares a plan's upcasters with those of its live generation; `record` notes what has been added.
+/// Notes the upcasters of a generation that begins.
 ///
 /// # Errors
 /// What Postgres says.
-pub(super) async fn compare(connection: &mut PgConnection, plan: &Plan, record: bool) -> Result<Compared, StoreError> {
+pub(super) async fn begin(connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
+    record(connection, plan, &steps(plan)).await
+}
+
+async fn record(connection: &mut PgConnection, plan: &Plan, steps: &Steps) -> Result<(), StoreError> {
+    sqlx::query("UPDATE projector.generations SET upcasters = $2::jsonb WHERE projection = $1 AND state = 'live'")
+        .bind(&plan.name)
+        .bind(serde_json::to_string(steps).unwrap_or_default())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Compares a plan's upcasters with those of its live generation; `note` records what has been added.
+///
+/// # Errors
+/// What Postgres says.
+pub(super) async fn compare(connection: &mut PgConnection, plan: &Plan, note: bool) -> Result<Compared, StoreError> {
     let row = sqlx::query("SELECT upcasters::text FROM projector.generations WHERE projection = $1 AND state = 'live'")
         .bind(&plan.name)
         .fetch_optional(&mut *connection)
@@ -45,19 +61,17 @@ pub(super) async fn compare(connection: &mut PgConnection, plan: &Plan, record: 
     let known: Steps = serde_json::from_str(row.try_get(0)?).unwrap_or_default();
     let now = steps(plan);
     let changed = known.iter().find(|(name, digest)| now.get(*name) != Some(digest));
-    if let Some((name, _)) = changed {
+    // Without the upcaster its events were applied as they came; of a step that was missing they were parked.
+    let is_step = |name: &String| name.contains(" from ");
+    let new = now.iter().find(|(name, _)| !known.contains_key(*name) && !is_step(name));
+    if let Some((name, _)) = changed.or(new) {
         return Ok(Compared::Changed(name.clone()));
     }
     if known == now {
         return Ok(Compared::Same);
     }
-    if record {
-        let text = serde_json::to_string(&now).unwrap_or_default();
-        sqlx::query("UPDATE projector.generations SET upcasters = $2::jsonb WHERE projection = $1 AND state = 'live'")
-            .bind(&plan.name)
-            .bind(text)
-            .execute(connection)
-            .await?;
+    if note {
+        record(connection, plan, &now).await?;
     }
     Ok(Compared::More)
 }

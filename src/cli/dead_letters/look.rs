@@ -125,11 +125,9 @@ fn head(letter: &Summary) {
 }
 
 fn cure(letter: &Summary) -> String {
-    let place = letter.place();
     match ErrorKind::of(&letter.code) {
         _ if letter.waits => "nothing: it is applied once what is before it is settled".into(),
-        Some(kind) => format!("{} (`projector dead-letters … {place}`)", kind.cure()),
-        None => "retry it".into(),
+        kind => kind.map_or("retry it", ErrorKind::cure).into(),
     }
 }
 

@@ -38,6 +38,10 @@ pub fn compile_upcasters(files: &[Arc<SourceFile>]) -> (Vec<Arc<Upcaster>>, Vec<
     (upcasters, found)
 }
 
+fn digest(written: &impl serde::Serialize) -> String {
+    hex::encode(Sha256::digest(serde_json::to_string(written).unwrap_or_default().as_bytes()))
+}
+
 impl Build<'_> {
     fn upcaster(&self, written: &spec::upcaster::Upcaster) -> Upcaster {
         self.identifier(&written.upcaster, "upcaster", LONGEST_NAME);
@@ -65,6 +69,11 @@ impl Build<'_> {
             as_: written.as_.as_ref().map(|name| name.value.clone()),
             version,
             scopes,
+            digest: digest(&spec::upcaster::Upcaster {
+                description: None,
+                steps: Default::default(),
+                ..written.clone()
+            }),
             steps,
         }
     }
@@ -109,10 +118,9 @@ impl Build<'_> {
             Some((self.path(field)?, self.expression(&mut compiler, expr, Kind::Any, "")?))
         };
         let sets = written.set.iter().filter_map(set).collect();
-        let text = serde_json::to_string(written).unwrap_or_default();
         Step {
             line: self.line(&from.span),
-            digest: hex::encode(Sha256::digest(text.as_bytes())),
+            digest: digest(written),
             moves: written.moves.iter().filter_map(|(old, new)| Some((self.path(old)?, self.path(new)?))).collect(),
             sets,
             defaults: written
