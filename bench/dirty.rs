@@ -9,21 +9,26 @@ use crate::product::Product;
 use crate::{Result, Services, kafka, rounded, settle};
 
 const TOPIC: &str = "bench.dirty";
-const FOLDER: &str = "projections/dirty";
+/// Folders of projections and their topics: the clean history stands before and after the other.
+const RUNS: [(&str, &str); 3] =
+    [(Orders::FOLDER, Orders::TOPIC), ("projections/dirty", TOPIC), ("projections/again", "bench.again")];
 
 pub async fn run(services: &Services, events: u64) -> Result<Value> {
     let orders = Orders::new(events)?;
     let mut connection = services.connect().await?;
     eprintln!("bench: producing {events} events to {}, and to {TOPIC} with bad ones among them", Orders::TOPIC);
-    for topic in [Orders::TOPIC, TOPIC] {
+    let mut bad = 0;
+    for (_, topic) in RUNS {
         kafka::create_topic(&services.brokers, topic).await?;
+        bad += orders.produce_to(&services.brokers, topic, topic == TOPIC)?;
     }
-    orders.produce(&services.brokers)?;
-    let bad = orders.produce_spoiled(&services.brokers, TOPIC)?;
     let mut seconds = Vec::new();
     let mut memory = 0.0f64;
-    // What is measured comes first: whatever is cold is cold for it.
-    for (folder, topic) in [(FOLDER, TOPIC), (Orders::FOLDER, Orders::TOPIC)] {
+    // Nobody is to pay for a log that Kafka has not read yet.
+    for (_, topic) in RUNS {
+        kafka::read_all(&services.brokers, topic, events)?;
+    }
+    for (folder, topic) in RUNS {
         settle(&mut connection).await?;
         let mut product = Product::start(services, folder)?;
         let end = i64::try_from(events)?;
@@ -33,7 +38,8 @@ pub async fn run(services: &Services, events: u64) -> Result<Value> {
     }
     orders.check_spoiled(&mut connection, bad).await?;
     eprintln!("bench: the view is right, and what is parked too");
-    let (dirty, clean) = (seconds[0], seconds[1]);
+    // The machine may have been slower or faster at one of the two times: the stricter comparison counts.
+    let (clean, dirty) = (seconds[0].min(seconds[2]), seconds[1]);
     Ok(json!({
         "workload": "dirty",
         "events": events,

@@ -166,8 +166,9 @@ fn spoiled(order: u64, round: u64, payload: &str) -> Option<String> {
 }
 
 impl Orders {
-    /// Produces the history with bad events in it; returns how many.
-    pub fn produce_spoiled(&self, brokers: &str, topic: &str) -> Result<u64> {
+    /// Produces the history, round by round: the events of an order lie as far apart as there are orders, so that few of
+    /// them meet in one batch unless batches are long. With `spoil` some of it is bad; returns how many events.
+    pub fn produce_to(&self, brokers: &str, topic: &str, spoil: bool) -> Result<u64> {
         let producer = kafka::bulk_producer(brokers)?;
         let mut payload = String::with_capacity(2 * PAYLOAD_BYTES);
         let mut bad = 0;
@@ -175,7 +176,7 @@ impl Orders {
             for number in 0..self.orders {
                 let order = Order(number);
                 order.write_event(round, &mut payload)?;
-                let spoiled = spoiled(number, round, &payload);
+                let spoiled = if spoil { spoiled(number, round, &payload) } else { None };
                 bad += u64::from(spoiled.is_some());
                 kafka::send(&producer, topic, &order.id(), spoiled.as_deref().unwrap_or(&payload))?;
             }
@@ -215,19 +216,8 @@ impl History for Orders {
         self.rows.order_id.len()
     }
 
-    /// Round by round: the events of an order lie as far apart as there are orders, so that few of them meet in one
-    /// batch unless batches are long.
     fn produce(&self, brokers: &str) -> Result<u64> {
-        let producer = kafka::bulk_producer(brokers)?;
-        let mut payload = String::with_capacity(2 * PAYLOAD_BYTES);
-        for round in 0..EVENTS_PER_ORDER {
-            for number in 0..self.orders {
-                let order = Order(number);
-                order.write_event(round, &mut payload)?;
-                kafka::send(&producer, Self::TOPIC, &order.id(), &payload)?;
-            }
-        }
-        kafka::finish(&producer)?;
+        self.produce_to(brokers, Self::TOPIC, false)?;
         Ok(self.events() * PAYLOAD_BYTES as u64)
     }
 

@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "batch",
             "checkpoint",
             "decode",
+            "error_kind",
             "event",
             "fold",
             "intake",

@@ -16,6 +16,7 @@ fn check(name: &str, text: &str) {
 #[test]
 fn the_schema_for_editors() {
     check("projection.schema.json", &projector::spec::json_schema());
+    check("upcaster.schema.json", &projector::spec::upcaster_schema());
 }
 
 #[test]

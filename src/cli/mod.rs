@@ -283,8 +283,12 @@ pub fn reference() -> String {
     command.build();
     let mut text = String::from("# Command line\n\nGenerated from the code.\n");
     for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
-        let help = verb.render_long_help();
-        text += &format!("\n## projector {}\n\n```text\n{help}```\n", verb.get_name());
+        let (name, help) = (verb.get_name().to_string(), verb.render_long_help());
+        text += &format!("\n## projector {name}\n\n```text\n{help}```\n");
+        for inner in verb.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+            let help = inner.render_long_help();
+            text += &format!("\n### projector {name} {}\n\n```text\n{help}```\n", inner.get_name());
+        }
     }
     text
 }

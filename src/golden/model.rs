@@ -6,6 +6,7 @@ use super::ReadRow;
 use super::case::Encoded;
 use crate::batch::{Batch, Key};
 use crate::checkpoint::Partition;
+use crate::error_kind::Policy;
 use crate::fold::Identity;
 use crate::intake::{Intake, intake};
 use crate::patch::{FINAL, Misapplied, Patch, Row};
@@ -69,7 +70,13 @@ impl Model {
             let key = (partition.clone(), *identity);
             open.contains(&key) || self.counted.get(&key).is_some_and(|time| *time >= horizon)
         };
-        intake(plan, event.source, &event.record(), clock, &known).map_err(|refused| at(event, &refused.reason.message))
+        match intake(plan, event.source, &event.record(), clock, &known) {
+            Ok(taken) => Ok(taken),
+            Err(refused) if plan.errors.policy(refused.reason.kind()) == Policy::Skip => {
+                Ok(Intake { clock: refused.clock, ..Intake::default() })
+            }
+            Err(refused) => Err(at(event, &refused.reason.message)),
+        }
     }
 
     fn note<'c>(

@@ -446,8 +446,16 @@ pub struct FileError {
 
 /// The JSON Schema of projection files, for editors.
 pub fn json_schema() -> String {
-    let schema = schemars::schema_for!(Projection);
-    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is always JSON");
+    printed(&schemars::schema_for!(Projection))
+}
+
+/// The JSON Schema of upcaster files.
+pub fn upcaster_schema() -> String {
+    printed(&schemars::schema_for!(upcaster::Upcaster))
+}
+
+fn printed(schema: &schemars::Schema) -> String {
+    let mut text = serde_json::to_string_pretty(schema).expect("a schema is always JSON");
     text.push('\n');
     text
 }
