@@ -40,15 +40,15 @@ CREATE TABLE projector.dead_letters (
 );
 CREATE INDEX ON projector.dead_letters (generation_id) WHERE NOT waits;
 
--- The rows that parked events would touch, so that readers can be told.
+-- The rows that parked events would touch, so that readers can be told. No foreign key: they come and go with their
+-- letters in the same statements, and checking each would cost as much as writing it.
 CREATE TABLE projector.parked_rows (
     generation_id bigint  NOT NULL,
     topic         text    COLLATE "C" NOT NULL,
     partition     integer NOT NULL,
     "offset"      bigint  NOT NULL,
     "table"       text    NOT NULL,
-    key           jsonb   NOT NULL,
-    FOREIGN KEY (generation_id, topic, partition, "offset") REFERENCES projector.dead_letters ON DELETE CASCADE
+    key           jsonb   NOT NULL
 );
 CREATE INDEX ON projector.parked_rows (generation_id, topic, partition, "offset");
 CREATE INDEX ON projector.parked_rows (generation_id, "table", key);

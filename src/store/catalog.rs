@@ -234,7 +234,8 @@ async fn drop_live(connection: &mut PgConnection, plan: &Plan, served_schema: &s
             .execute(&mut *connection)
             .await?;
         companion::drop_made(connection, id, served_schema).await?;
-        for table in ["checkpoints", "topics", "halts", "unhandled", "dead_letters", "skipped", "served"] {
+        for table in ["checkpoints", "topics", "halts", "unhandled", "dead_letters", "parked_rows", "skipped", "served"]
+        {
             let delete = format!("DELETE FROM projector.{table} WHERE generation_id = $1");
             sqlx::query(vouched(delete)).bind(id).execute(&mut *connection).await?;
         }

@@ -72,17 +72,18 @@ fn first_failure(letters: &[Letter]) -> (Place, String) {
 }
 
 async fn insert(connection: &mut PgConnection, generation: &Generation, letters: &[Letter]) -> Result<(), StoreError> {
-    // Arrays of arrays have to be of one length, so what differs travels as JSON of hexadecimal bytes.
-    let hex_list = |items: Vec<Option<String>>| serde_json::Value::from(items).to_string();
+    // Arrays of arrays would have to be of one length, so these travel as Postgres writes arrays.
     let headers = |letter: &Letter| {
-        let values = letter.message.headers.iter().map(|(_, value)| value.as_ref().map(hex::encode));
-        hex_list(values.collect())
+        array(
+            letter.message.headers.iter().map(|(_, value)| value.as_ref().map(|v| format!("\\\\x{}", hex::encode(v)))),
+        )
     };
     let names = |letter: &Letter| {
-        let names = letter.message.headers.iter().map(|(name, _)| Some(storable(name)));
-        hex_list(names.collect())
+        let quoted = |name: &str| storable(name).replace('\\', "\\\\").replace('"', "\\\"");
+        array(letter.message.headers.iter().map(|(name, _)| Some(quoted(name))))
     };
-    let sequences = |letter: &Letter| hex_list(letter.sequences.iter().map(|s| Some(hex::encode(s.0))).collect());
+    let sequences =
+        |letter: &Letter| array(letter.sequences.iter().map(|s| Some(format!("\\\\x{}", hex::encode(s.0)))));
     let told = |letter: &Letter| match &letter.cause {
         Cause::Failed(reason) => (reason.code, storable(&reason.message), false),
         Cause::Behind(place) => (WAITS, format!("it waits behind {place}"), true),
@@ -92,10 +93,7 @@ async fn insert(connection: &mut PgConnection, generation: &Generation, letters:
         "INSERT INTO projector.dead_letters (generation_id, topic, partition, \"offset\", record_time, key, payload,
              header_names, header_values, type, clock, sequences, code, message, waits)
          SELECT $1, n.topic, n.partition, n.at, n.record_time, n.key, n.payload,
-             ARRAY(SELECT jsonb_array_elements_text(n.names::jsonb)),
-             ARRAY(SELECT decode(v, 'hex') FROM jsonb_array_elements_text(n.headers::jsonb) v),
-             n.type, n.clock, ARRAY(SELECT decode(v, 'hex') FROM jsonb_array_elements_text(n.sequences::jsonb) v),
-             n.code, n.message, n.waits
+             n.names::text[], n.headers::bytea[], n.type, n.clock, n.sequences::bytea[], n.code, n.message, n.waits
          FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::bytea[], $7::bytea[], $8::text[],
              $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[])
              AS n(topic, partition, at, record_time, key, payload, names, headers, type, clock, sequences, code, message,
@@ -119,6 +117,12 @@ async fn insert(connection: &mut PgConnection, generation: &Generation, letters:
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// An array as Postgres reads it; what is in it has its own quotes and backslashes escaped.
+fn array(items: impl Iterator<Item = Option<String>>) -> String {
+    let items: Vec<String> = items.map(|item| item.map_or("NULL".into(), |item| format!("\"{item}\""))).collect();
+    format!("{{{}}}", items.join(","))
 }
 
 /// Text of an event as Postgres can store it: without NUL.

@@ -268,6 +268,10 @@ async fn release(connection: &mut PgConnection, generation: &Generation, settled
              USING unnest($2::text[], $3::int[], $4::bigint[], $5::text[]) AS n(topic, partition, at, word)
              WHERE d.generation_id = $1 AND d.topic = n.topic AND d.partition = n.partition AND d.\"offset\" = n.at
              RETURNING d.topic, d.partition, d.\"offset\", d.requested_by, n.word
+         ), marks AS (
+             DELETE FROM projector.parked_rows r USING done
+             WHERE r.generation_id = $1 AND r.topic = done.topic AND r.partition = done.partition
+                 AND r.\"offset\" = done.\"offset\"
          )
          INSERT INTO projector.audit (who, action, projection, topic, partition, \"offset\")
          SELECT COALESCE(requested_by, 'projector'), word, $6, topic, partition, \"offset\" FROM done",
