@@ -2,7 +2,7 @@
 //!
 //! An event is a dead letter when it could not be applied, or when something that has to come before it is one. Order is
 //! promised within a partition, so this is looked after partition by partition: a *sequence* is the events of one topic
-//! and record key, or those that touch one row of a table whose changes do not commute. Where they commute there is no
+//! and record key, or those that touch one row where two events of their source may clash. Where they commute there is no
 //! order to keep, and nothing waits.
 
 use std::collections::HashMap;
@@ -40,15 +40,26 @@ impl Sequence {
     }
 }
 
-/// The sequences that a message belongs to.
-pub fn sequences(plan: &Plan, topic: &str, key: Option<&[u8]>, rows: &[(usize, Key)]) -> Vec<Sequence> {
+/// The sequences that a message of a source belongs to.
+pub fn sequences<'k>(
+    plan: &Plan,
+    source: usize,
+    topic: &str,
+    key: Option<&[u8]>,
+    rows: impl Iterator<Item = (usize, &'k Key)>,
+) -> Vec<Sequence> {
     let of_key = key.map(|key| Sequence::of_key(topic, key));
-    let ordered = rows.iter().filter(|(table, _)| !plan.tables[*table].commutes);
-    let of_rows = ordered.map(|(table, key)| Sequence::of_row(&plan.tables[*table].name, key));
+    let ordered = rows.filter(|(table, _)| plan.tables[*table].ordered_sources.contains(&source));
+    let of_rows = ordered.map(|(table, key)| Sequence::of_row(&plan.tables[table].name, key));
     let mut all: Vec<Sequence> = of_key.into_iter().chain(of_rows).collect();
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// Rows, as [`sequences`] takes them.
+pub fn each(rows: &[(usize, Key)]) -> impl Iterator<Item = (usize, &Key)> {
+    rows.iter().map(|(table, key)| (*table, key))
 }
 
 /// The sequences of a partition in which something is parked. Asked for every message, so it is kept in memory; empty

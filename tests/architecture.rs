@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["error_kind", "event", "json_paths", "patch", "spec", "value"]),
     ("version", &["value"]),
     ("patch", &["event", "plan", "value", "version"]),
-    ("parking", &["batch", "error_kind", "event", "plan"]),
+    ("parking", &["batch", "error_kind", "event", "plan", "value"]),
     ("batch", &["checkpoint", "fold", "parking", "patch", "plan", "proof", "seen", "value"]),
     ("decode", &["event", "json_paths", "plan", "spec", "value"]),
     ("fold", &["batch", "event", "json_paths", "patch", "plan", "value", "version"]),

@@ -20,11 +20,10 @@ use crate::value::json::canonical;
 pub fn run_upcaster(upcaster: &Arc<Upcaster>, file: &Arc<SourceFile>) -> Result<Vec<Report>, Vec<Diagnostic>> {
     let sink = Sink::new(file.clone());
     let tests: Option<TestFile> = spec::read(&sink);
-    let run = |case: &Case| Report {
-        name: case.name.value.clone(),
-        passed: vec!["upcast"],
-        left_out: Vec::new(),
-        differences: differences(upcaster, case),
+    let run = |case: &Case| {
+        let differences = differences(upcaster, case);
+        let passed = if differences.is_empty() { vec!["upcast"] } else { Vec::new() };
+        Report { name: case.name.value.clone(), passed, left_out: Vec::new(), differences }
     };
     let reports = tests.map(|tests| tests.cases.iter().map(run).collect());
     if sink.has_errors() { Err(sink.into_diagnostics()) } else { Ok(reports.unwrap_or_default()) }

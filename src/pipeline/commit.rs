@@ -8,6 +8,7 @@ use crate::batch::Sealed;
 use crate::checkpoint::Progress;
 use crate::error_kind::Reason;
 use crate::event::Place;
+use crate::parking::{Cause, Letter};
 use crate::proof::{self, Sabotage};
 use crate::seen::Counted;
 use crate::store::StoreError;
@@ -21,20 +22,17 @@ pub enum Outcome {
         progress: Progress,
         rows: u64,
         counted: Vec<Counted>,
+        /// How many events were parked for an error of their own, and the first of them.
+        parked: Option<(usize, String)>,
     },
     /// These events were counted by an earlier batch: fold again without them.
     Repeated(Vec<Counted>),
     /// Events that read their rows cannot be applied to them.
     Misapplied(Vec<(Place, Reason)>),
     /// The catalog knows better than we do how far the partitions are: read it again.
-    Stale {
-        why: String,
-    },
+    Stale { why: String },
     /// Some event of the batch is at fault, and only Postgres could tell which.
-    Refused {
-        reason: Reason,
-        progress: Progress,
-    },
+    Refused { reason: Reason, progress: Progress },
     /// A person has to do something.
     Fatal(StoreError),
 }
@@ -48,7 +46,8 @@ pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome 
         match result {
             Ok(rows) => {
                 outage.over(&what);
-                return Outcome::Committed { progress: batch.progress, rows, counted: batch.counted };
+                let parked = parked(&batch.parked);
+                return Outcome::Committed { progress: batch.progress, rows, counted: batch.counted, parked };
             }
             Err(StoreError::Unknown(error)) if !proof::sabotaged(Sabotage::LostCommit) => {
                 return Outcome::Stale { why: format!("the answer to a COMMIT was lost ({error})") };
@@ -72,6 +71,16 @@ pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome 
             Err(error) => return Outcome::Fatal(error),
         }
     }
+}
+
+/// What to say of the events that were parked.
+fn parked(letters: &[Letter]) -> Option<(usize, String)> {
+    let mut failed = letters.iter().filter_map(|letter| match &letter.cause {
+        Cause::Failed(reason) => Some((&letter.message.place, reason)),
+        Cause::Behind(_) => None,
+    });
+    let (place, reason) = failed.next()?;
+    Some((1 + failed.count(), format!("{place}: {reason}")))
 }
 
 /// Two lanes were in each other's way; nothing is broken and nobody needs to be told.

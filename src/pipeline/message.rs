@@ -12,7 +12,7 @@ use crate::error_kind::{ErrorKind, Policy, Reason};
 use crate::event::{Place, Record};
 use crate::fold::Identity;
 use crate::intake::{Intake, Refused, intake};
-use crate::parking::{Cause, Decision, Letter, Message, sequences};
+use crate::parking::{Cause, Decision, Letter, Message, each, sequences};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 use crate::seen::Seen;
@@ -70,9 +70,10 @@ pub fn fold_message(
         Err(refused) => return refuse(plan, owned, original, *refused, batch),
     };
     if !owned.blocked.is_empty() && !taken.patches.is_empty() && !proof::sabotaged(Sabotage::ParkedOrder) {
-        let rows = taken.rows();
-        let sequences = sequences(plan, record.topic, record.key, &rows);
+        let touched = taken.patches.iter().map(|row| (row.table, &row.key));
+        let sequences = sequences(plan, owned.source, record.topic, record.key, touched);
         if let Some(before) = owned.blocked.before(&sequences) {
+            let rows = taken.rows();
             let cause = Cause::Behind(before.clone());
             let message = Message::of(original);
             park(owned, Letter { message, type_: taken.type_, clock, sequences, rows, cause }, batch);
@@ -113,10 +114,10 @@ fn refused_after(taken: Result<Intake, Box<Refused>>, reason: &Reason) -> Box<Re
 /// Does with an event that cannot be applied what the projection says.
 fn refuse(plan: &Plan, owned: &mut Owned, record: &Record<'_>, refused: Refused, batch: &mut Batch) -> Folded {
     let Refused { reason, type_, rows, clock } = refused;
-    let sequences = sequences(plan, record.topic, record.key, &rows);
+    let sequences = sequences(plan, owned.source, record.topic, record.key, each(&rows));
     let halt = |message: String| Folded::Halt(Halt { code: reason.code.into(), message, place: Some(record.place()) });
     let mut policy = plan.errors.policy(reason.kind());
-    if policy == Policy::Park && sequences.is_empty() {
+    if policy == Policy::Park && sequences.is_empty() && rows.is_empty() {
         policy = plan.errors.keyless;
         if policy == Policy::Halt {
             return halt(format!(

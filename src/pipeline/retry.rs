@@ -11,7 +11,7 @@ use crate::checkpoint::Partition;
 use crate::error_kind::Reason;
 use crate::event::Place;
 use crate::intake::intake;
-use crate::parking::{Blocked, Decision, Message, sequences};
+use crate::parking::{Blocked, Decision, Message, each, sequences};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 use crate::seen::Counted;
@@ -261,7 +261,7 @@ impl Retry<'_> {
             };
             // What it touches is known better now than when it was parked.
             let rows = taken.rows();
-            let sequences = sequences(self.plan, record.topic, record.key, &rows);
+            let sequences = sequences(self.plan, self.source, record.topic, record.key, each(&rows));
             if blocked.before(&sequences).is_some() {
                 if letter.requested {
                     walk.settled.waiting.push(place.clone());
@@ -314,7 +314,7 @@ impl Retry<'_> {
         letter: &Parked,
         failed: &mut BTreeMap<i64, FailedAgain>,
     ) {
-        let mut all = sequences(self.plan, &self.partition.topic, message.key.as_deref(), rows);
+        let mut all = sequences(self.plan, self.source, &self.partition.topic, message.key.as_deref(), each(rows));
         all.extend(&letter.sequences);
         all.sort_unstable();
         all.dedup();

@@ -206,8 +206,9 @@ pub struct Table {
     pub unlogged: bool,
     /// It is proved that the rows do not depend on the order in which partitions are read.
     pub order_free: bool,
-    /// It is proved that its rows do not depend on the order of events at all: nothing has to wait for a parked one.
-    pub commutes: bool,
+    /// Sources of which two events may clash in a row: they have an order to keep there. Only events of one source meet in a
+    /// partition.
+    pub ordered_sources: Vec<usize>,
 }
 
 impl Table {

@@ -373,3 +373,20 @@ fn a_dry_run_shows_rows_and_writes_nothing() {
     assert_eq!(parked(&world).len(), 1);
     assert_eq!(world.query("SELECT amount FROM views.payments"), ["{\"amount\":1.00}"]);
 }
+
+/// Whoever goes on without having mended anything stands still at the same place, and nothing else is made of it.
+#[test]
+fn a_halt_is_no_poison() {
+    let world = world("resume", "default: halt");
+    world.send("events", &[paid("a", json!(1)), paid("a", json!("much"))]);
+    let _daemon = world.start(&[]);
+    for _ in 0..5 {
+        let halt = world.halted("payments");
+        assert!(halt.contains("wrong-value") && halt.contains("\"offset\":1"), "{halt}");
+        assert_eq!(world.output(&["resume", "payments"]).0, 0);
+    }
+    world.halted("payments");
+    assert_eq!(parked(&world), Vec::<Json>::new());
+    let starts = world.query("SELECT max(starts) AS n, max(tries) AS tries FROM projector.checkpoints");
+    assert_eq!(starts, ["{\"n\":0,\"tries\":0}"]);
+}

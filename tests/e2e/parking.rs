@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use projector::event::Record;
 use projector::golden::Model;
 use projector::intake::intake;
-use projector::parking::sequences;
+use projector::parking::{each, sequences};
 use projector::plan::{Plan, compile};
 use projector::spec::diagnostic::SourceFile;
 use serde_json::{Value as Json, json};
@@ -111,7 +111,7 @@ fn expected(plan: &Plan, messages: &[Message], corrections: &BTreeMap<(i32, i64)
         *offset += 1;
         let blocked = blocked.entry(message.partition).or_default();
         let mut park = |rows: &[_], waits: bool| {
-            blocked.extend(sequences(plan, "t", Some(message.key.as_bytes()), rows));
+            blocked.extend(sequences(plan, 0, "t", Some(message.key.as_bytes()), each(rows)));
             parked.insert(place, waits);
         };
         let taken = match intake(plan, 0, &record, None, &|_, _| false) {
@@ -122,10 +122,10 @@ fn expected(plan: &Plan, messages: &[Message], corrections: &BTreeMap<(i32, i64)
             }
         };
         let rows = taken.rows();
-        let all = sequences(plan, "t", Some(message.key.as_bytes()), &rows);
+        let all = sequences(plan, 0, "t", Some(message.key.as_bytes()), each(&rows));
         if all.iter().any(|sequence| blocked.contains(sequence)) {
             let mut park = |rows: &[_], waits: bool| {
-                blocked.extend(sequences(plan, "t", Some(message.key.as_bytes()), rows));
+                blocked.extend(sequences(plan, 0, "t", Some(message.key.as_bytes()), each(rows)));
                 parked.insert(place, waits);
             };
             park(&rows, true);

@@ -35,7 +35,11 @@ impl Desk {
             }
             return Ok(());
         }
-        let letters = self.chosen(which).await?;
+        let mut letters = self.chosen(which).await?;
+        if which.place.is_none() {
+            // Those that only wait have nothing wrong with them; who means one says so.
+            letters.retain(|letter| !letter.waits);
+        }
         for letter in &letters {
             let original = desk::message(&self.pool, letter).await.map_err(Failure::failed)?;
             let original = original.and_then(|message| message.payload);

@@ -79,7 +79,10 @@ impl Lane {
         };
         self.in_flight = None;
         match outcome {
-            Outcome::Committed { progress, rows, counted } => {
+            Outcome::Committed { progress, rows, counted, parked } => {
+                if let Some((events, first)) = parked {
+                    tracing::warn!("{}: {events} parked; the first is {first}", self.running.plan.name);
+                }
                 self.seen.committed(counted.into_iter().map(|c| (c.partition, c.identity, c.time)));
                 tracing::trace!("{}: {} events, {rows} rows", self.running.plan.name, progress.events());
                 self.rate.add(progress.events());
@@ -210,10 +213,7 @@ impl Lane {
         }
         match self.flush(Duration::from_secs(self.running.settings.shutdown_s)) {
             Ok(()) => {
-                if self.in_flight.is_none() {
-                    let owned: Vec<Partition> = self.owned.keys().cloned().collect();
-                    self.give_back(&owned);
-                } else {
+                if self.in_flight.is_some() {
                     tracing::warn!("{name}: stopping before the last commit was answered; it counts if it arrived");
                 }
                 End::Finished

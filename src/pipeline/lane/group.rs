@@ -115,8 +115,12 @@ impl Lane {
     /// Says that partitions were left in good order. If it cannot be said, the next owner is careful for nothing.
     pub(super) fn give_back(&self, partitions: &[Partition]) {
         let Running { pool, generation, .. } = &*self.running;
+        const PATIENCE: Duration = Duration::from_secs(2);
         let partitions: Vec<&Partition> = partitions.iter().collect();
-        if let Err(error) = self.runtime.block_on(partitions::clear(pool, generation, &partitions)) {
+        let cleared = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, partitions::clear(pool, generation, &partitions)).await });
+        if let Ok(Err(error)) = cleared {
             tracing::debug!("{}: {error}", self.running.plan.name);
         }
     }

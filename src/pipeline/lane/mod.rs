@@ -118,10 +118,14 @@ impl Lane {
 
     /// Runs until it is told to stop or cannot go on.
     pub fn run(mut self) -> End {
-        match self.work() {
+        let end = match self.work() {
             Ok(never) => match never {},
             Err(end) => end,
-        }
+        };
+        // Whatever it was, the process did not die of it.
+        let owned: Vec<Partition> = self.owned.keys().cloned().collect();
+        self.give_back(&owned);
+        end
     }
 
     fn work(&mut self) -> Result<std::convert::Infallible, End> {

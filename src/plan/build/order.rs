@@ -25,11 +25,12 @@ struct Meeting<'m> {
 impl Build<'_> {
     pub(super) fn check_order(&self, name: &Name, written: &spec::Table, plan: &mut Table, sources: &[Source]) {
         let meeting = Meeting { sources, table: plan };
-        let commutes = meeting.conflicts(|_, _| true).is_empty();
+        let clashes = |source: usize| !meeting.conflicts(|a, b| a.source == source && b.source == source).is_empty();
+        let ordered_sources = (0..sources.len()).filter(|source| clashes(*source)).collect();
         let conflicts = meeting.conflicts(|one, other| !meeting.in_order(one, other));
         let help = meeting.help(conflicts.first());
         plan.order_free = conflicts.is_empty();
-        plan.commutes = commutes;
+        plan.ordered_sources = ordered_sources;
         // What is broken anyway has no order worth talking of.
         let Some(first) = conflicts.first().filter(|_| !self.sink.has_errors()) else { return };
         const SHOWN: usize = 3;

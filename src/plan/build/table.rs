@@ -123,7 +123,7 @@ impl Build<'_> {
             search: self.search(table),
             unlogged: table.unlogged,
             order_free: false,
-            commutes: false,
+            ordered_sources: Vec::new(),
         };
         plan.expire = self.expire(table, &plan);
         plan.forget = self.forget(table, &mut plan);

@@ -37,7 +37,7 @@ pub(super) async fn park(
     if letters.is_empty() {
         return Ok(());
     }
-    const CHUNK: usize = 500;
+    const CHUNK: usize = 2_000;
     for chunk in letters.chunks(CHUNK) {
         insert(connection, generation, chunk).await?;
         mark_rows(connection, plan, generation, chunk.iter().map(|letter| (&letter.message.place, &letter.rows)))
@@ -139,8 +139,10 @@ async fn mark_rows<'l>(
 ) -> Result<(), StoreError> {
     let mut marks: BTreeMap<usize, Vec<(&Place, &Key)>> = BTreeMap::new();
     for (place, rows) in letters {
-        for (table, key) in rows {
-            marks.entry(*table).or_default().push((place, key));
+        for (at, (table, key)) in rows.iter().enumerate() {
+            if !rows[..at].contains(&(*table, key.clone())) {
+                marks.entry(*table).or_default().push((place, key));
+            }
         }
     }
     for (table, marks) in marks {
@@ -151,7 +153,7 @@ async fn mark_rows<'l>(
         let parameters = table.key.len() + more.len();
         let sql = format!(
             "INSERT INTO projector.parked_rows (generation_id, topic, partition, \"offset\", \"table\", key)
-             SELECT DISTINCT ${}::bigint, s.topic, s.partition, s.at, ${}::text, jsonb_build_array({}) FROM {}",
+             SELECT ${}::bigint, s.topic, s.partition, s.at, ${}::text, jsonb_build_array({}) FROM {}",
             parameters + 1,
             parameters + 2,
             key.join(", "),
