@@ -13,6 +13,7 @@ use crate::batch::Key;
 use crate::error_kind::Reason;
 use crate::event::{Place, Record};
 use crate::plan::Plan;
+use crate::value::Value;
 
 /// A digest that stands for a sequence (XXH3, 128 bits). It is taken of every message while anything is parked, so it is a
 /// fast one; two sequences of one digest would wait for one another, and do no other harm.
@@ -21,23 +22,44 @@ pub struct Sequence(pub [u8; 16]);
 
 impl Sequence {
     pub fn of_key(topic: &str, key: &[u8]) -> Sequence {
-        Sequence::of([b"key", topic.as_bytes(), key].into_iter())
+        let mut digest = Xxh3Default::new();
+        part(&mut digest, b"key");
+        part(&mut digest, topic.as_bytes());
+        part(&mut digest, key);
+        Sequence(digest.digest128().to_be_bytes())
     }
 
     pub fn of_row(table: &str, key: &Key) -> Sequence {
-        let values: Vec<String> = key.iter().map(|value| value.to_json_text()).collect();
-        let parts = [b"row", table.as_bytes()].into_iter();
-        Sequence::of(parts.chain(values.iter().map(|value| value.as_bytes())))
-    }
-
-    fn of<'p>(parts: impl Iterator<Item = &'p [u8]>) -> Sequence {
         let mut digest = Xxh3Default::new();
-        for part in parts {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part);
+        part(&mut digest, b"row");
+        part(&mut digest, table.as_bytes());
+        for value in key {
+            match value {
+                Value::Text(text) => part(&mut digest, text.as_bytes()),
+                other => part(&mut digest, other.to_json_text().as_bytes()),
+            }
         }
         Sequence(digest.digest128().to_be_bytes())
     }
+}
+
+fn part(digest: &mut Xxh3Default, bytes: &[u8]) {
+    digest.update(&(bytes.len() as u64).to_be_bytes());
+    digest.update(bytes);
+}
+
+/// The sequences that a message of a source belongs to, one after the other; some may come twice.
+pub fn each_sequence<'k>(
+    plan: &Plan,
+    source: usize,
+    topic: &str,
+    key: Option<&[u8]>,
+    rows: impl Iterator<Item = (usize, &'k Key)>,
+) -> impl Iterator<Item = Sequence> {
+    let of_key = key.map(|key| Sequence::of_key(topic, key));
+    let ordered = rows.filter(move |(table, _)| plan.tables[*table].ordered_sources.contains(&source));
+    let of_rows = ordered.map(|(table, key)| Sequence::of_row(&plan.tables[table].name, key));
+    of_key.into_iter().chain(of_rows)
 }
 
 /// The sequences that a message of a source belongs to.
@@ -48,10 +70,7 @@ pub fn sequences<'k>(
     key: Option<&[u8]>,
     rows: impl Iterator<Item = (usize, &'k Key)>,
 ) -> Vec<Sequence> {
-    let of_key = key.map(|key| Sequence::of_key(topic, key));
-    let ordered = rows.filter(|(table, _)| plan.tables[*table].ordered_sources.contains(&source));
-    let of_rows = ordered.map(|(table, key)| Sequence::of_row(&plan.tables[table].name, key));
-    let mut all: Vec<Sequence> = of_key.into_iter().chain(of_rows).collect();
+    let mut all: Vec<Sequence> = each_sequence(plan, source, topic, key, rows).collect();
     all.sort_unstable();
     all.dedup();
     all
@@ -74,7 +93,12 @@ impl Blocked {
 
     /// A parked event that is before this one in some sequence.
     pub fn before(&self, sequences: &[Sequence]) -> Option<&Place> {
-        sequences.iter().find_map(|sequence| self.0.get(sequence))
+        self.first(sequences.iter().copied())
+    }
+
+    /// The same, without having them in a list.
+    pub fn first(&self, mut sequences: impl Iterator<Item = Sequence>) -> Option<&Place> {
+        sequences.find_map(|sequence| self.0.get(&sequence))
     }
 
     /// An event of these sequences is parked. Of each, the first one is remembered.
@@ -162,7 +186,6 @@ pub enum Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::Value;
 
     #[test]
     fn sequences_are_told_apart_by_what_they_are_of() {

@@ -12,7 +12,7 @@ use crate::error_kind::{ErrorKind, Policy, Reason};
 use crate::event::{Place, Record};
 use crate::fold::Identity;
 use crate::intake::{Intake, Refused, intake};
-use crate::parking::{Cause, Decision, Letter, Message, each, sequences};
+use crate::parking::{Cause, Decision, Letter, Message, each, each_sequence, sequences};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 use crate::seen::Seen;
@@ -71,10 +71,12 @@ pub fn fold_message(
     };
     if !owned.blocked.is_empty() && !taken.patches.is_empty() && !proof::sabotaged(Sabotage::ParkedOrder) {
         let touched = taken.patches.iter().map(|row| (row.table, &row.key));
-        let sequences = sequences(plan, owned.source, record.topic, record.key, touched);
-        if let Some(before) = owned.blocked.before(&sequences) {
+        let all = each_sequence(plan, owned.source, record.topic, record.key, touched);
+        let before = owned.blocked.first(all).cloned();
+        if let Some(before) = before {
+            let cause = Cause::Behind(before);
             let rows = taken.rows();
-            let cause = Cause::Behind(before.clone());
+            let sequences = sequences(plan, owned.source, record.topic, record.key, each(&rows));
             let message = Message::of(original);
             park(owned, Letter { message, type_: taken.type_, clock, sequences, rows, cause }, batch);
             owned.clock = taken.clock;
