@@ -73,7 +73,7 @@ pub const CODES: &[Code] = &[
     halt("gap", ErrorKind::History, "Events were deleted from the topic before they were applied."),
     error("generated-cycle", "A generated column is worked out from itself, directly or by way of others."),
     error("generated-set", "A handler changes a column that is generated from others."),
-    halt("generation-gone", ErrorKind::Superseded, "The rows that a daemon was writing were dropped under it."),
+    halt("generation-gone", ErrorKind::Setup, "The rows that a daemon was writing were dropped under it."),
     error("ignore-and-more", "An event type is ignored and handled at once."),
     error("key-set", "A handler changes a column of the key."),
     error("latest-with", "A handler has `latest` beside something that no version can order."),

@@ -1,6 +1,7 @@
 //! One message into patches: decoded, repeats told apart, folded. The lane and the golden tests do the same.
 
 use bumpalo::Bump;
+use compact_str::CompactString;
 
 use crate::batch::Key;
 use crate::checkpoint::Partition;
@@ -21,7 +22,7 @@ pub struct Intake {
     /// Types that no table handles.
     pub unhandled: Vec<String>,
     /// The type of its events, or of the first of them.
-    pub type_: Option<String>,
+    pub type_: Option<CompactString>,
     /// The partition's time after them: the greatest event time so far, in microseconds.
     pub clock: Option<i64>,
 }
@@ -37,7 +38,7 @@ impl Intake {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
     pub reason: Reason,
-    pub type_: Option<String>,
+    pub type_: Option<CompactString>,
     /// The rows that it would touch, as far as they can be worked out.
     pub rows: Vec<(usize, Key)>,
     pub clock: Option<i64>,
@@ -63,13 +64,13 @@ pub fn intake(
             return Err(Box::new(Refused { reason: reason(failure), type_: None, rows: Vec::new(), clock }));
         }
     };
-    intake.type_ = events.first().map(|event| event.type_.to_string());
+    intake.type_ = events.first().map(|event| CompactString::from(&*event.type_));
     for event in &events {
         intake.clock = event.clock;
         if let Err(reason) = take(plan, source, event, known, &mut intake) {
             let rows = events.iter().flat_map(|event| rows(plan, source, event)).collect();
             let clock = events.last().and_then(|last| last.clock);
-            return Err(Box::new(Refused { reason, type_: Some(event.type_.to_string()), rows, clock }));
+            return Err(Box::new(Refused { reason, type_: Some(CompactString::from(&*event.type_)), rows, clock }));
         }
     }
     Ok(intake)

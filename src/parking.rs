@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::Xxh3Default;
+use compact_str::CompactString;
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::batch::Key;
 use crate::error_kind::Reason;
@@ -22,30 +24,43 @@ pub struct Sequence(pub [u8; 16]);
 
 impl Sequence {
     pub fn of_key(topic: &str, key: &[u8]) -> Sequence {
-        let mut digest = Xxh3Default::new();
-        part(&mut digest, b"key");
-        part(&mut digest, topic.as_bytes());
-        part(&mut digest, key);
-        Sequence(digest.digest128().to_be_bytes())
+        let mut parts = Parts::new("key");
+        parts.add(topic.as_bytes());
+        parts.add(key);
+        parts.digest()
     }
 
     pub fn of_row(table: &str, key: &Key) -> Sequence {
-        let mut digest = Xxh3Default::new();
-        part(&mut digest, b"row");
-        part(&mut digest, table.as_bytes());
+        let mut parts = Parts::new("row");
+        parts.add(table.as_bytes());
         for value in key {
             match value {
-                Value::Text(text) => part(&mut digest, text.as_bytes()),
-                other => part(&mut digest, other.to_json_text().as_bytes()),
+                Value::Text(text) => parts.add(text.as_bytes()),
+                other => parts.add(other.to_json_text().as_bytes()),
             }
         }
-        Sequence(digest.digest128().to_be_bytes())
+        parts.digest()
     }
 }
 
-fn part(digest: &mut Xxh3Default, bytes: &[u8]) {
-    digest.update(&(bytes.len() as u64).to_be_bytes());
-    digest.update(bytes);
+/// What a digest is taken of, each part with its length before it.
+struct Parts(SmallVec<[u8; 256]>);
+
+impl Parts {
+    fn new(of: &str) -> Parts {
+        let mut parts = Parts(SmallVec::new());
+        parts.add(of.as_bytes());
+        parts
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn digest(&self) -> Sequence {
+        Sequence(xxh3_128(&self.0).to_be_bytes())
+    }
 }
 
 /// The sequences that a message of a source belongs to, one after the other; some may come twice.
@@ -165,7 +180,7 @@ pub enum Cause {
 pub struct Letter {
     pub message: Message,
     /// The event's type, where it could be read.
-    pub type_: Option<String>,
+    pub type_: Option<CompactString>,
     /// The partition's time before it.
     pub clock: Option<i64>,
     pub sequences: Vec<Sequence>,

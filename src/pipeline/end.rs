@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::error::KafkaError;
 
+use crate::error_kind::Policy;
 use crate::parking::{Blocked, Decision};
 use crate::source::{Gap, SourceError};
 use crate::store::StoreError;
@@ -65,8 +66,7 @@ impl From<SourceError> for End {
 impl From<StoreError> for End {
     fn from(error: StoreError) -> End {
         match error {
-            error if error.is_transient() => End::Retry(error.to_string()),
-            error @ StoreError::Superseded { .. } => End::Retry(error.to_string()),
+            error if error.kind().default_policy() == Policy::Retry => End::Retry(error.to_string()),
             error @ StoreError::TooManyParked { .. } => End::halted("too-many-parked", error.to_string()),
             error => End::halted("postgres", error.to_string()),
         }

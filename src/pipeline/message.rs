@@ -42,11 +42,15 @@ pub fn fold_message(
     batch: &mut Batch,
 ) -> Folded {
     let plan = &running.plan;
-    let mut record = original.clone();
+    let corrected;
+    let mut record = original;
     if !owned.decisions.is_empty() && !proof::sabotaged(Sabotage::Decisions) {
-        match owned.decisions.get(&record.offset) {
+        match owned.decisions.get(&original.offset) {
             Some(Decision::Discard) => return Folded::Taken,
-            Some(Decision::Correct { payload }) => record.payload = payload.as_deref(),
+            Some(Decision::Correct { payload }) => {
+                corrected = Record { payload: payload.as_deref(), ..original.clone() };
+                record = &corrected;
+            }
             None => {}
         }
     }
@@ -57,13 +61,13 @@ pub fn fold_message(
     let taken = match known_reason {
         None => {
             proof::suffer(record.payload);
-            take(&record)
+            take(record)
         }
         // It must not be touched again.
         Some(reason) if reason.kind() == ErrorKind::Poison => {
             Err(Box::new(Refused { reason: reason.clone(), type_: None, rows: Vec::new(), clock }))
         }
-        Some(reason) => Err(refused_after(take(&record), reason)),
+        Some(reason) => Err(refused_after(take(record), reason)),
     };
     let taken = match taken {
         Ok(taken) => taken,
@@ -98,7 +102,7 @@ pub fn fold_message(
             if unabsorbed.halfway && !proof::sabotaged(Sabotage::Refold) {
                 return Folded::Halfway(record.place(), reason);
             }
-            let refused = refused_after(take(&record), &reason);
+            let refused = refused_after(take(record), &reason);
             refuse(plan, owned, original, *refused, batch)
         }
     }

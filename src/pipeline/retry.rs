@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::batch::Batch;
 use crate::checkpoint::Partition;
 use crate::error_kind::Reason;
-use crate::event::Place;
 use crate::intake::intake;
 use crate::parking::{Blocked, Decision, Message, each, sequences};
 use crate::plan::Plan;
@@ -118,7 +117,7 @@ impl Retry<'_> {
             candidates.truncate((at + 1).max(1));
         }
         let mut most = usual;
-        let messages = messages(self.pool, self.generation, self.partition, &candidates).await?;
+        let messages = messages(self.pool, self.generation.id, self.partition, &candidates).await?;
         for offset in &candidates {
             let tries = begun(&letters, *offset);
             if tries >= self.poison_attempts as i32 {
@@ -190,14 +189,10 @@ impl Retry<'_> {
                     break;
                 }
             } else {
-                blocked.add(&letter.sequences, &self.place(letter.offset));
+                blocked.add(&letter.sequences, &self.partition.at(letter.offset));
             }
         }
         offsets
-    }
-
-    fn place(&self, offset: i64) -> Place {
-        Place { topic: self.partition.topic.clone(), partition: self.partition.partition, offset }
     }
 
     /// Goes through the letters in order. `None` when one failed that is in the batch by half.
@@ -213,7 +208,7 @@ impl Retry<'_> {
         let mut walk = Walk { batch: Batch::new(self.plan), ..Walk::default() };
         let mut blocked = Blocked::default();
         for letter in letters {
-            let place = self.place(letter.offset);
+            let place = self.partition.at(letter.offset);
             if let Some(known) = failed.get(&letter.offset) {
                 blocked.add(&known.sequences, &place);
                 continue;
@@ -318,7 +313,8 @@ impl Retry<'_> {
         all.extend(&letter.sequences);
         all.sort_unstable();
         all.dedup();
-        let again = FailedAgain { place: self.place(letter.offset), reason, sequences: all, rows: rows.to_vec() };
+        let again =
+            FailedAgain { place: self.partition.at(letter.offset), reason, sequences: all, rows: rows.to_vec() };
         failed.insert(letter.offset, again);
     }
 }

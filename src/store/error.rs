@@ -3,7 +3,7 @@
 use sqlx::error::DatabaseError;
 
 use crate::checkpoint::Progress;
-use crate::error_kind::Reason;
+use crate::error_kind::{ErrorKind, Reason};
 use crate::event::Place;
 use crate::seen::Counted;
 
@@ -67,8 +67,22 @@ impl StoreError {
         StoreError::Superseded { partitions: partitions.join(", ") }
     }
 
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            StoreError::Transient(_) | StoreError::Unknown(_) | StoreError::TimedOut(_) => ErrorKind::Transient,
+            StoreError::Superseded { .. } | StoreError::Repeated(_) => ErrorKind::Superseded,
+            StoreError::Misapplied(_) => ErrorKind::Invalid,
+            StoreError::Unapplied(reason) => reason.kind(),
+            StoreError::Data(_) => ErrorKind::Refused,
+            StoreError::TooManyParked { .. }
+            | StoreError::Refused { .. }
+            | StoreError::Catalog(_)
+            | StoreError::Migrate(_) => ErrorKind::Setup,
+        }
+    }
+
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Transient(_) | StoreError::Unknown(_) | StoreError::TimedOut(_))
+        self.kind() == ErrorKind::Transient
     }
 }
 

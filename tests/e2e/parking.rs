@@ -364,7 +364,7 @@ fn crash(name: &str, failpoint: &str, sabotage: &str) -> Result<(), String> {
     let _daemon = world.start_applied(&[("PROJECTOR__KAFKA__GROUP_PREFIX", &format!("{}-2", world.name))]);
     world.try_applied("dirty", "events")?;
     let expected = expected(&plan, &sent, &corrections);
-    for _ in 0..40 {
+    for _ in 0..200 {
         if same(&expected, &found(&world)).is_ok() {
             return Ok(());
         }

@@ -115,11 +115,7 @@ impl Lane {
             return self.reload("Postgres refuses a batch; looking for the event");
         }
         let alone = refused.0.iter().find(|(_, step)| step.events > 0);
-        let place = alone.map(|(partition, step)| Place {
-            topic: partition.topic.clone(),
-            partition: partition.partition,
-            offset: step.to - 1,
-        });
+        let place = alone.map(|(partition, step)| partition.at(step.to - 1));
         let halt = |place| End::Halted(Halt { code: reason.code.into(), message: reason.message.clone(), place });
         // Not even to put it aside is possible.
         let Some(place) = place.clone().filter(|place| !self.set_aside.contains_key(place)) else {

@@ -232,8 +232,8 @@ impl Lane {
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| record.offset >= owned.next) else {
             return Ok(());
         };
-        let gate = self.running.stepping.clone();
-        let alone = self.pace.is_single().then(|| gate.lock().unwrap_or_else(|e| e.into_inner()));
+        let gate = self.pace.is_single().then(|| self.running.clone());
+        let alone = gate.as_ref().map(|gate| gate.stepping.lock().unwrap_or_else(|e| e.into_inner()));
         if alone.is_some() {
             let Running { pool, generation, settings, .. } = &*self.running;
             let tries = self.runtime.block_on(suspect(pool, generation, &record.place()))?;

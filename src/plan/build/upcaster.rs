@@ -49,6 +49,15 @@ impl Build<'_> {
         let version = written.version.as_ref().and_then(|expr| {
             self.expression(&mut compiler(&mut scopes, &[], false, Default::default()), expr, Kind::Any, "")
         });
+        if written.version.is_none() {
+            let help = "version: opt(data.version)";
+            self.error(
+                "bad-steps",
+                &written.upcaster.span,
+                "the upcaster does not say where the version is",
+                Some(help),
+            );
+        }
         let mut steps = BTreeMap::new();
         for (from, step) in &written.steps {
             match from.parse::<i64>() {

@@ -385,14 +385,8 @@ pub async fn trail(pool: &PgPool, filter: &Filter) -> Result<Vec<Noted>, StoreEr
 /// # Errors
 /// What Postgres says.
 pub async fn message(pool: &PgPool, letter: &Summary) -> Result<Option<Message>, StoreError> {
-    let generation = crate::store::Generation {
-        id: letter.generation,
-        projection: letter.projection.clone(),
-        number: 0,
-        schema: String::new(),
-    };
     let partition = crate::checkpoint::Partition::new(letter.topic.clone(), letter.partition);
-    let mut found = super::retry::messages(pool, &generation, &partition, &[letter.offset]).await?;
+    let mut found = super::retry::messages(pool, letter.generation, &partition, &[letter.offset]).await?;
     Ok(found.remove(&letter.offset))
 }
 

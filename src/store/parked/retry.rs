@@ -105,7 +105,7 @@ pub async fn of_partition(
 /// What Postgres says.
 pub async fn messages(
     pool: &PgPool,
-    generation: &Generation,
+    generation_id: i64,
     partition: &Partition,
     offsets: &[i64],
 ) -> Result<BTreeMap<i64, Message>, StoreError> {
@@ -113,7 +113,7 @@ pub async fn messages(
         "SELECT \"offset\", (extract(epoch FROM record_time) * 1000000)::bigint, key, payload, header_names, header_values
          FROM projector.dead_letters WHERE generation_id = $1 AND topic = $2 AND partition = $3 AND \"offset\" = ANY($4)",
     )
-    .bind(generation.id)
+    .bind(generation_id)
     .bind(&partition.topic)
     .bind(partition.partition)
     .bind(offsets)
