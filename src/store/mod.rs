@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod commit;
 mod companion;
 pub mod connect;
+mod copy;
 pub mod error;
 mod locked;
 pub mod parked;

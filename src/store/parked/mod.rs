@@ -11,6 +11,7 @@ use sqlx::{Arguments, PgPool, Row};
 
 use super::bind::Instant;
 use super::commit::Generation;
+use super::copy::CopiedRows;
 use super::error::StoreError;
 use super::sql::vouched;
 use super::write::Target;
@@ -72,57 +73,36 @@ fn first_failure(letters: &[Letter]) -> (Place, String) {
 }
 
 async fn insert(connection: &mut PgConnection, generation: &Generation, letters: &[Letter]) -> Result<(), StoreError> {
-    // Arrays of arrays would have to be of one length, so these travel as Postgres writes arrays.
-    let headers = |letter: &Letter| {
-        array(
-            letter.message.headers.iter().map(|(_, value)| value.as_ref().map(|v| format!("\\\\x{}", hex::encode(v)))),
-        )
-    };
-    let names = |letter: &Letter| {
-        let quoted = |name: &str| storable(name).replace('\\', "\\\\").replace('"', "\\\"");
-        array(letter.message.headers.iter().map(|(name, _)| Some(quoted(name))))
-    };
-    let sequences =
-        |letter: &Letter| array(letter.sequences.iter().map(|s| Some(format!("\\\\x{}", hex::encode(s.0)))));
-    let told = |letter: &Letter| match &letter.cause {
-        Cause::Failed(reason) => (reason.code, storable(&reason.message), false),
-        Cause::Behind(place) => (WAITS, format!("it waits behind {place}"), true),
-    };
-    let told: Vec<(&str, String, bool)> = letters.iter().map(told).collect();
-    sqlx::query(
-        "INSERT INTO projector.dead_letters (generation_id, topic, partition, \"offset\", record_time, key, payload,
-             header_names, header_values, type, clock, sequences, code, message, waits)
-         SELECT $1, n.topic, n.partition, n.at, n.record_time, n.key, n.payload,
-             n.names::text[], n.headers::bytea[], n.type, n.clock, n.sequences::bytea[], n.code, n.message, n.waits
-         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::bytea[], $7::bytea[], $8::text[],
-             $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[])
-             AS n(topic, partition, at, record_time, key, payload, names, headers, type, clock, sequences, code, message,
-                 waits)",
-    )
-    .bind(generation.id)
-    .bind(letters.iter().map(|l| l.message.place.topic.as_str()).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.message.place.partition).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.message.place.offset).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.message.time.map(Instant)).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.message.key.as_deref()).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.message.payload.as_deref()).collect::<Vec<_>>())
-    .bind(letters.iter().map(names).collect::<Vec<_>>())
-    .bind(letters.iter().map(headers).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.type_.as_deref().map(storable)).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.clock).collect::<Vec<_>>())
-    .bind(letters.iter().map(sequences).collect::<Vec<_>>())
-    .bind(told.iter().map(|(code, ..)| *code).collect::<Vec<_>>())
-    .bind(told.iter().map(|(_, message, _)| message.as_str()).collect::<Vec<_>>())
-    .bind(told.iter().map(|(.., waits)| *waits).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
+    let mut rows = CopiedRows::new(15);
+    for Letter { message, type_, clock, sequences, cause, .. } in letters {
+        let (code, told, waits) = match cause {
+            Cause::Failed(reason) => (reason.code, storable(&reason.message), false),
+            Cause::Behind(place) => (WAITS, format!("it waits behind {place}"), true),
+        };
+        let header_names: Vec<String> = message.headers.iter().map(|(name, _)| storable(name)).collect();
+        let header_values: Vec<Option<&[u8]>> = message.headers.iter().map(|(_, value)| value.as_deref()).collect();
+        rows.row();
+        rows.field(generation.id)?;
+        rows.field(message.place.topic.as_str())?;
+        rows.field(message.place.partition)?;
+        rows.field(message.place.offset)?;
+        rows.field(message.time.map(Instant))?;
+        rows.field(message.key.as_deref())?;
+        rows.field(message.payload.as_deref())?;
+        rows.field(header_names)?;
+        rows.field(header_values)?;
+        rows.field(type_.as_deref().map(storable))?;
+        rows.field(*clock)?;
+        rows.field(sequences.iter().map(|sequence| &sequence.0[..]).collect::<Vec<_>>())?;
+        rows.field(code)?;
+        rows.field(told)?;
+        rows.field(waits)?;
+    }
+    let statement =
+        "COPY projector.dead_letters (generation_id, topic, partition, \"offset\", record_time, key, payload,
+         header_names, header_values, type, clock, sequences, code, message, waits) FROM STDIN (FORMAT binary)";
+    rows.send(connection, statement).await?;
     Ok(())
-}
-
-/// An array as Postgres reads it; what is in it has its own quotes and backslashes escaped.
-fn array(items: impl Iterator<Item = Option<String>>) -> String {
-    let items: Vec<String> = items.map(|item| item.map_or("NULL".into(), |item| format!("\"{item}\""))).collect();
-    format!("{{{}}}", items.join(","))
 }
 
 /// Text of an event as Postgres can store it: without NUL.
