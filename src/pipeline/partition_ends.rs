@@ -4,8 +4,10 @@
 //! they overtake the messages that still stand in its queue, and after a seek they go on telling of the place before it
 //! until a broker is fetched from again. So what lies before a reported end may be passed only
 //!
-//! 1. when something of the partition has come since the last seek or assignment: a message, or word of its end. librdkafka
-//!    drops from its queue what an older fetch brought, and resets the partition's statistics before it fetches anew;
+//! 1. when something of the partition has come since the last seek, pause or rebalance: a message, or word of its end.
+//!    librdkafka drops from its queue what an older fetch brought, and resets the partition's statistics before it fetches
+//!    anew. A rebalance does that to all partitions, those that stay too: they are paused, and what nobody has taken out
+//!    of the queue is fetched again;
 //! 2. and the report was made after that: one that was made before may stand in the queue before the message and be heard
 //!    with it, so that its own time counts, and not the time at which it is heard;
 //! 3. and the queue was seen empty after the report: two polls in a row that waited and brought nothing. A poll that brings
@@ -37,7 +39,7 @@ pub enum Fetched {
 pub struct Ends {
     reported: Option<HashMap<Partition, Watched>>,
     vain_polls: u32,
-    /// Partitions of which something has come since they were sought or assigned, and when.
+    /// Partitions of which something has come since their fetching began anew, and when.
     heard: HashMap<Partition, i64, ahash::RandomState>,
 }
 
@@ -57,7 +59,7 @@ impl Ends {
         }
     }
 
-    /// Fetching of these goes on from other places: nothing that was heard of them before counts.
+    /// Fetching of these begins anew: nothing that was heard of them before counts.
     pub fn moved<'p>(&mut self, partitions: impl Iterator<Item = &'p Partition>) {
         self.reported = None;
         if !proof::sabotaged(Sabotage::StaleEnds) {
@@ -114,13 +116,15 @@ mod tests {
         Glance,
         /// The lane goes back to what is committed.
         Seek,
+        /// Other partitions come or go: what stands in the queue is fetched again.
+        Rebalance,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         use Step::*;
         prop::sample::select(vec![
             Message, Message, Marker, Fetch, Fetch, FetchOne, Word, Statistics, Statistics, Poll, Poll, Poll, Glance,
-            Seek,
+            Seek, Rebalance,
         ])
     }
 
@@ -194,6 +198,11 @@ mod tests {
                     fetcher.sought = Some(next);
                     ends.moved([&partition].into_iter());
                 }
+                Step::Rebalance => {
+                    fetcher.queue.clear();
+                    fetcher.sought = Some(next);
+                    ends.moved([&partition].into_iter());
+                }
                 Step::Poll | Step::Glance => {
                     let fetched = match fetcher.queue.pop_front() {
                         Some(Queued::Message(offset)) => {
@@ -229,7 +238,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn no_message_is_passed(steps in prop::collection::vec(step(), 1..60)) {

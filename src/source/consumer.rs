@@ -282,6 +282,10 @@ impl Consumer {
         self.context().group_events.lock().unwrap_or_else(|e| e.into_inner()).pop_front()
     }
 
+    pub fn has_group_event(&self) -> bool {
+        !self.context().group_events.lock().unwrap_or_else(|e| e.into_inner()).is_empty()
+    }
+
     /// Statistics, when new ones have come since the last call, and when they were made.
     pub fn watched(&self) -> Option<(i64, HashMap<Partition, Watched>)> {
         self.context().watched.lock().unwrap_or_else(|e| e.into_inner()).take()

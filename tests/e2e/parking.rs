@@ -308,7 +308,8 @@ fn order_holds_through_kills_and_rebalances_and_added_partitions() {
     let mut sent = messages(1_500, 8, &mut dice);
     world.send("events", &sent);
     let mut corrections = BTreeMap::new();
-    let _steady = world.start(&[]);
+    world.apply();
+    let _steady = world.start_applied(&[]);
     let mut shaky: Option<Daemon> = Some(world.start_applied(&[]));
     for round in 0..6 {
         let more = messages(200, 8, &mut dice);

@@ -64,6 +64,7 @@ impl Lane {
             }
         }
         if paused {
+            self.ends.moved(self.owned.keys());
             self.consumer.seek(self.owned.iter().map(|(partition, owned)| (partition, owned.next)))?;
             self.consumer.resume(self.owned.iter().filter(|(_, owned)| owned.waits_for.is_empty()).map(|(p, _)| p))?;
         }

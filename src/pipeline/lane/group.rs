@@ -38,6 +38,8 @@ impl Lane {
     }
 
     pub(super) fn rebalance(&mut self, event: GroupEvent) -> Result<(), End> {
+        // Of the partitions that stay, librdkafka drops and fetches again what stands in its queue.
+        self.ends.moved(self.owned.keys());
         if !self.replay.is_empty() {
             // What is kept was to be folded before what Kafka gives next: it is fetched again instead.
             self.replay.forget();
@@ -50,7 +52,6 @@ impl Lane {
                 let waiting =
                     taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
                 self.consumer.pause(waiting)?;
-                self.ends.moved(taken.keys());
                 self.note_taken(&taken)?;
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
@@ -72,6 +73,7 @@ impl Lane {
                 }
             }
         }
+        self.ends.moved(self.owned.keys());
         Ok(())
     }
 
@@ -91,6 +93,7 @@ impl Lane {
             // What the older partitions parked meanwhile blocks keys that have moved here.
             self.know_parked()?;
         }
+        self.ends.moved(over.iter());
         self.consumer.resume(&over)?;
         Ok(())
     }

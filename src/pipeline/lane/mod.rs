@@ -204,6 +204,8 @@ impl Lane {
                 Ok(Fetched::Message)
             }
             Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
+            // It ended early, for the news; and what stood in the queue may be fetched again.
+            Polled::Nothing if consumer.has_group_event() => Ok(Fetched::Word),
             Polled::Nothing => Ok(Fetched::Nothing),
             Polled::EndOfPartition(number) => {
                 self.ends.reached(number, self.owned.keys(), clock());
