@@ -23,8 +23,8 @@ pub enum Sabotage {
     QueueProof,
     /// After a seek, what was heard before it goes on to count.
     StaleEnds,
-    /// After a seek, statistics that were made before it count.
-    StaleReports,
+    /// One report and one emptiness are proof enough of an end.
+    SingleReport,
     /// Events that were counted before are counted again.
     Dedupe,
     /// Events go on though something before them is parked.
@@ -51,7 +51,7 @@ impl Sabotage {
             Sabotage::AbsentIsNull => "absent-is-null",
             Sabotage::QueueProof => "queue-proof",
             Sabotage::StaleEnds => "stale-ends",
-            Sabotage::StaleReports => "stale-reports",
+            Sabotage::SingleReport => "single-report",
             Sabotage::Dedupe => "dedupe",
             Sabotage::ParkedOrder => "parked-order",
             Sabotage::ParkedApart => "parked-apart",

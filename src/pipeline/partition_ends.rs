@@ -8,15 +8,18 @@
 //!    librdkafka drops from its queue what an older fetch brought, and resets the partition's statistics before it fetches
 //!    anew. A rebalance does that to all partitions, those that stay too: they are paused, and what nobody has taken out
 //!    of the queue is fetched again;
-//! 2. and the report was made after that: one that was made before may stand in the queue before the message and be heard
-//!    with it, so that its own time counts, and not the time at which it is heard;
-//! 3. and the queue was seen empty after the report: two polls in a row that waited and brought nothing. A poll that brings
-//!    word of something else (an end, a missing topic, an error) proves nothing, because messages may stand behind it.
+//! 2. and the queue was seen empty after the report: two polls in a row that waited and brought nothing. A poll that brings
+//!    word of something else (an end, a missing topic, an error) proves nothing, because messages may stand behind it;
+//! 3. and all of 2. was seen twice, of the same end, the second report having been made after the first emptiness. A report
+//!    that is heard together with a message may have been made before it; and at a rebalance librdkafka drops what is
+//!    queued a moment before its word of it can be heard: the first emptiness may be of that moment. The thread that makes
+//!    the word makes the reports too, so that the word was there before the second report; it is heard before the queue
+//!    is seen empty again, and takes all of this back.
 //!
 //! Word of an end names the partition's number and not its topic. Where a lane owns several partitions of that number it
 //! is no sign of any of them; a partition that ends in markers alone then counts as reached with its next message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::checkpoint::Partition;
 use crate::proof::{self, Sabotage};
@@ -37,31 +40,35 @@ pub enum Fetched {
 /// Ends that were reported and are not proven yet.
 #[derive(Debug, Default)]
 pub struct Ends {
-    reported: Option<HashMap<Partition, Watched>>,
+    /// The last report, and when it was made.
+    reported: Option<(i64, HashMap<Partition, Watched>)>,
     vain_polls: u32,
-    /// Partitions of which something has come since their fetching began anew, and when.
-    heard: HashMap<Partition, i64, ahash::RandomState>,
+    /// Ends behind which the queue was seen empty, and when.
+    emptied: Option<(i64, HashMap<Partition, Watched>)>,
+    /// Partitions of which something has come since their fetching began anew.
+    heard: HashSet<Partition, ahash::RandomState>,
 }
 
 impl Ends {
-    /// A message of the partition came. Times are those of [`crate::source::clock`].
-    pub fn delivered(&mut self, partition: &Partition, now: impl FnOnce() -> i64) {
-        if !self.heard.contains_key(partition) {
-            self.heard.insert(partition.clone(), now());
+    /// A message of the partition came.
+    pub fn delivered(&mut self, partition: &Partition) {
+        if !self.heard.contains(partition) {
+            self.heard.insert(partition.clone());
         }
     }
 
     /// The end of a partition of this number came.
-    pub fn reached<'p>(&mut self, number: i32, owned: impl Iterator<Item = &'p Partition>, now: i64) {
+    pub fn reached<'p>(&mut self, number: i32, owned: impl Iterator<Item = &'p Partition>) {
         let mut of_number = owned.filter(|partition| partition.partition == number);
         if let (Some(only), None) = (of_number.next(), of_number.next()) {
-            self.heard.entry(only.clone()).or_insert(now);
+            self.heard.insert(only.clone());
         }
     }
 
     /// Fetching of these begins anew: nothing that was heard of them before counts.
     pub fn moved<'p>(&mut self, partitions: impl Iterator<Item = &'p Partition>) {
         self.reported = None;
+        self.emptied = None;
         if !proof::sabotaged(Sabotage::StaleEnds) {
             for partition in partitions {
                 self.heard.remove(partition);
@@ -69,25 +76,32 @@ impl Ends {
         }
     }
 
-    /// Takes a report of what was heard of before it was made; an earlier one is forgotten.
+    /// Takes a report, and the time it was made at; an earlier one is forgotten.
     pub fn report(&mut self, made: i64, mut watched: HashMap<Partition, Watched>) {
-        let stale = proof::sabotaged(Sabotage::StaleReports);
-        watched.retain(|partition, _| self.heard.get(partition).is_some_and(|heard| stale || *heard < made));
-        self.reported = Some(watched);
+        watched.retain(|partition, _| self.heard.contains(partition));
+        self.reported = Some((made, watched));
         self.vain_polls = 0;
     }
 
-    /// Takes the outcome of a poll. The reported ends, when they are proven now.
-    pub fn polled(&mut self, fetched: Fetched) -> Option<HashMap<Partition, Watched>> {
+    /// Takes the outcome of a poll; times are those of [`crate::source::clock`]. The reported ends that are proven now.
+    pub fn polled(&mut self, fetched: Fetched, now: impl FnOnce() -> i64) -> HashMap<Partition, Watched> {
         const PROOF: u32 = 2;
-        self.reported.as_ref()?;
         let word_is_proof = proof::sabotaged(Sabotage::QueueProof);
         let vain = fetched == Fetched::Nothing || (word_is_proof && fetched == Fetched::Word);
         self.vain_polls = if vain { self.vain_polls + 1 } else { 0 };
-        if self.vain_polls < PROOF {
-            return None;
+        let mut proven = HashMap::new();
+        if let Some((made, ends)) = self.reported.take_if(|_| self.vain_polls >= PROOF) {
+            proven.clone_from(&ends);
+            if !proof::sabotaged(Sabotage::SingleReport) {
+                let before = self.emptied.take().filter(|(seen, _)| *seen < made).map(|(_, ends)| ends);
+                proven.retain(|partition, end| {
+                    let known = before.as_ref().and_then(|ends| ends.get(partition));
+                    known.is_some_and(|known| known.end_reached == end.end_reached)
+                });
+            }
+            self.emptied = Some((now(), ends));
         }
-        self.reported.take()
+        proven
     }
 }
 
@@ -110,21 +124,21 @@ mod tests {
         FetchOne,
         /// Word of something else stands in the queue.
         Word,
-        /// Statistics are made; they are heard with a later poll.
+        /// Statistics are made, and heard in their turn.
         Statistics,
         Poll,
         Glance,
         /// The lane goes back to what is committed.
         Seek,
-        /// Other partitions come or go: what stands in the queue is fetched again.
-        Rebalance,
+        /// Other partitions come or go: what stands in the queue is dropped, to be fetched again.
+        Barrier,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         use Step::*;
         prop::sample::select(vec![
             Message, Message, Marker, Fetch, Fetch, FetchOne, Word, Statistics, Statistics, Poll, Poll, Poll, Glance,
-            Seek, Rebalance,
+            Seek, Barrier,
         ])
     }
 
@@ -139,16 +153,27 @@ mod tests {
         position: i64,
         /// What the statistics tell: reset by the fetch after a seek, not by the seek.
         end_told: i64,
+        /// A rebalance has begun, and its word has not been heard.
+        rebalancing: bool,
     }
 
     enum Queued {
         Message(i64),
         End,
         Word,
+        Rebalance,
+        Statistics(i64, Watched),
     }
 
     impl Fetcher {
+        fn drop_messages(&mut self) {
+            self.queue.retain(|queued| !matches!(queued, Queued::Message(_) | Queued::End));
+        }
+
         fn fetch(&mut self, most: usize) {
+            if self.rebalancing {
+                return;
+            }
             if let Some(place) = self.sought.take() {
                 (self.position, self.end_told) = (place, -1001);
             }
@@ -176,8 +201,10 @@ mod tests {
         let mut fetcher = Fetcher { end_told: -1001, ..Fetcher::default() };
         let (mut next, mut committed) = (0i64, 0i64);
         let mut ends = Ends::default();
-        let mut made: Option<(i64, Watched)> = None;
+        // The moment between what a rebalance drops and its word.
+        let mut word_is_due = false;
         for (at, step) in steps.iter().enumerate() {
+            let now = at as i64;
             match step {
                 Step::Message => fetcher.log.push(true),
                 Step::Marker => fetcher.log.push(false),
@@ -185,8 +212,12 @@ mod tests {
                 Step::FetchOne => fetcher.fetch(1),
                 Step::Word => fetcher.queue.push_back(Queued::Word),
                 Step::Statistics => {
+                    if std::mem::take(&mut word_is_due) {
+                        fetcher.queue.push_back(Queued::Rebalance);
+                    }
                     let watched = Watched { high: fetcher.log.len() as i64, end_reached: fetcher.end_told };
-                    made = Some((at as i64, watched));
+                    // Reports overtake what is queued.
+                    fetcher.queue.push_front(Queued::Statistics(now, watched));
                 }
                 Step::Seek => {
                     // Every other time nothing was committed since the last.
@@ -194,37 +225,48 @@ mod tests {
                         committed = next;
                     }
                     next = committed;
-                    fetcher.queue.clear();
+                    fetcher.drop_messages();
                     fetcher.sought = Some(next);
                     ends.moved([&partition].into_iter());
                 }
-                Step::Rebalance => {
-                    fetcher.queue.clear();
-                    fetcher.sought = Some(next);
-                    ends.moved([&partition].into_iter());
+                Step::Barrier if !fetcher.rebalancing => {
+                    fetcher.drop_messages();
+                    (fetcher.rebalancing, word_is_due) = (true, true);
                 }
+                Step::Barrier => {}
                 Step::Poll | Step::Glance => {
-                    let fetched = match fetcher.queue.pop_front() {
-                        Some(Queued::Message(offset)) => {
-                            if offset >= next {
-                                next = offset + 1;
-                                ends.delivered(&partition, || at as i64);
+                    let (mut fetched, mut report, mut rebalance) = (None, None, false);
+                    while fetched.is_none() {
+                        match fetcher.queue.pop_front() {
+                            Some(Queued::Message(offset)) => {
+                                if offset >= next {
+                                    next = offset + 1;
+                                    ends.delivered(&partition);
+                                }
+                                fetched = Some(Fetched::Message);
                             }
-                            Fetched::Message
+                            Some(Queued::End) => {
+                                ends.reached(0, [&partition].into_iter());
+                                fetched = Some(Fetched::Word);
+                            }
+                            Some(Queued::Word) => fetched = Some(Fetched::Word),
+                            Some(Queued::Statistics(made, watched)) => report = Some((made, watched)),
+                            Some(Queued::Rebalance) => rebalance = true,
+                            None if rebalance => fetched = Some(Fetched::Word),
+                            None if *step == Step::Glance => fetched = Some(Fetched::Glance),
+                            None => fetched = Some(Fetched::Nothing),
                         }
-                        Some(Queued::End) => {
-                            ends.reached(0, [&partition].into_iter(), at as i64);
-                            Fetched::Word
-                        }
-                        Some(Queued::Word) => Fetched::Word,
-                        None if *step == Step::Glance => Fetched::Glance,
-                        None => Fetched::Nothing,
-                    };
-                    // What was made before is heard in the same poll as the message.
-                    if let Some((time, watched)) = made.take() {
-                        ends.report(time, HashMap::from([(partition.clone(), watched)]));
                     }
-                    let Some(proven) = ends.polled(fetched) else { continue };
+                    if rebalance {
+                        fetcher.rebalancing = false;
+                        fetcher.sought = Some(next);
+                        ends.moved([&partition].into_iter());
+                        continue;
+                    }
+                    if let Some((made, watched)) = report {
+                        ends.report(made, HashMap::from([(partition.clone(), watched)]));
+                    }
+                    let proven = fetched.map(|fetched| ends.polled(fetched, || now)).unwrap_or_default();
                     let end = proven.get(&partition).map_or(-1, |watched| watched.end_reached);
                     let passed = next..end.max(next);
                     if let Some(lost) = passed.clone().find(|offset| fetcher.log[*offset as usize]) {
@@ -248,12 +290,18 @@ mod tests {
 
     #[test]
     fn the_proof_can_fail() {
-        for sabotage in [Sabotage::QueueProof, Sabotage::StaleEnds, Sabotage::StaleReports] {
+        for sabotage in [Sabotage::QueueProof, Sabotage::StaleEnds, Sabotage::SingleReport] {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
             command.args(["pipeline::partition_ends::tests::no_message_is_passed", "--exact"]);
             let output = command.env("PROJECTOR_SABOTAGE", sabotage.name()).output().unwrap();
             assert!(!output.status.success(), "{sabotage:?}: {}", String::from_utf8_lossy(&output.stdout));
         }
+    }
+
+    /// Two polls that bring nothing.
+    fn empty(ends: &mut Ends, time: i64) -> HashMap<Partition, Watched> {
+        assert!(ends.polled(Fetched::Nothing, || time).is_empty());
+        ends.polled(Fetched::Nothing, || time)
     }
 
     #[test]
@@ -262,22 +310,23 @@ mod tests {
         let watched = || HashMap::from([(partition.clone(), Watched { high: 3, end_reached: 3 })]);
         let mut ends = Ends::default();
         ends.report(1, watched());
-        assert!(ends.polled(Fetched::Nothing).is_none());
-        assert!(ends.polled(Fetched::Nothing).is_some_and(|proven| proven.is_empty()), "nothing of it has come yet");
-        ends.reached(0, [&partition].into_iter(), 2);
-        ends.report(3, watched());
-        assert!(ends.polled(Fetched::Message).is_none());
-        assert!(ends.polled(Fetched::Nothing).is_none());
-        assert_eq!(ends.polled(Fetched::Nothing), Some(watched()));
+        assert!(empty(&mut ends, 2).is_empty());
+        ends.reached(0, [&partition].into_iter());
+        ends.report(4, watched());
+        assert!(empty(&mut ends, 5).is_empty(), "nothing of it had come before the first emptiness");
+        ends.report(6, watched());
+        assert!(ends.polled(Fetched::Message, || 7).is_empty());
+        assert_eq!(empty(&mut ends, 8), watched());
     }
 
     #[test]
     fn the_end_of_one_of_two_topics_is_a_sign_of_neither() {
         let partitions = [Partition::new("a", 0), Partition::new("b", 0)];
         let mut ends = Ends::default();
-        ends.reached(0, partitions.iter(), 1);
-        ends.report(2, partitions.iter().map(|p| (p.clone(), Watched { high: 3, end_reached: 3 })).collect());
-        ends.polled(Fetched::Nothing);
-        assert_eq!(ends.polled(Fetched::Nothing), Some(HashMap::new()));
+        ends.reached(0, partitions.iter());
+        for time in [2, 4, 6] {
+            ends.report(time, partitions.iter().map(|p| (p.clone(), Watched { high: 3, end_reached: 3 })).collect());
+            assert!(empty(&mut ends, time + 1).is_empty());
+        }
     }
 }

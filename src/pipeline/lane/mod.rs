@@ -208,7 +208,7 @@ impl Lane {
             Polled::Nothing if consumer.has_group_event() => Ok(Fetched::Word),
             Polled::Nothing => Ok(Fetched::Nothing),
             Polled::EndOfPartition(number) => {
-                self.ends.reached(number, self.owned.keys(), clock());
+                self.ends.reached(number, self.owned.keys());
                 Ok(Fetched::Word)
             }
             Polled::NoTopic => {
@@ -249,7 +249,7 @@ impl Lane {
             Folded::Taken => {
                 self.batch.progress.read(&partition, owned.next, record.offset, record.time, owned.clock);
                 owned.next = record.offset + 1;
-                self.ends.delivered(&partition, clock);
+                self.ends.delivered(&partition);
                 self.opened.get_or_insert_with(Instant::now);
                 self.outage.over(&self.running.plan.name);
                 if self.replay.is_keeping() {
@@ -284,7 +284,13 @@ impl Lane {
     /// Learns of ends from the statistics. Offsets before an end that is proven belong to transaction markers: they are
     /// passed.
     fn follow_ends(&mut self, fetched: Fetched) {
-        if let Some((made, watched)) = self.consumer.watched() {
+        let report = self.consumer.watched();
+        if self.consumer.has_group_event() {
+            // A rebalance is about to take back what was proven before it.
+            self.ends.moved(self.owned.keys());
+            return;
+        }
+        if let Some((made, watched)) = report {
             for (partition, owned) in &mut self.owned {
                 owned.high = watched.get(partition).map_or(owned.high, |seen| owned.high.max(seen.high));
             }
@@ -293,12 +299,13 @@ impl Lane {
         if !self.replay.is_empty() {
             return;
         }
-        let Some(proven) = self.ends.polled(fetched) else { return };
-        for (partition, owned) in &mut self.owned {
-            let end = proven.get(partition).map_or(-1, |seen| seen.end_reached);
-            if end > owned.next && owned.waits_for.is_empty() {
-                self.batch.progress.skip(partition, owned.next, end);
-                owned.next = end;
+        for (partition, seen) in self.ends.polled(fetched, clock) {
+            let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.waits_for.is_empty()) else {
+                continue;
+            };
+            if seen.end_reached > owned.next {
+                self.batch.progress.skip(&partition, owned.next, seen.end_reached);
+                owned.next = seen.end_reached;
                 self.opened.get_or_insert_with(Instant::now);
             }
         }
