@@ -144,7 +144,8 @@ pub struct Sealed {
     pub careful: bool,
 }
 
-fn compare_keys(a: &Key, b: &Key) -> Ordering {
+/// The order in which rows are locked.
+pub fn compare_keys(a: &Key, b: &Key) -> Ordering {
     let columns = a.iter().zip(b).map(|(x, y)| x.compare(y).unwrap_or(Ordering::Equal));
     columns.fold(Ordering::Equal, Ordering::then)
 }

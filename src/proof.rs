@@ -37,6 +37,18 @@ pub enum Sabotage {
     Decisions,
     /// What is newer does not win over what is older.
     Versions,
+    /// Lanes read joined rows without standing in the gate.
+    Gate,
+    /// Marks are removed by their key, those too that were not seen.
+    MarkUnseen,
+    /// What follows from rows that were propagated to is not marked with them.
+    NextHop,
+    /// Rows that are aggregated are looked at without a lock.
+    ChildLocks,
+    /// A row that moves is not taken out of the one that it was aggregated into.
+    OldParent,
+    /// Two propagators work at the same time.
+    PropagatorLock,
 }
 
 impl Sabotage {
@@ -58,6 +70,12 @@ impl Sabotage {
             Sabotage::RetryApart => "retry-apart",
             Sabotage::Decisions => "decisions",
             Sabotage::Versions => "versions",
+            Sabotage::Gate => "gate",
+            Sabotage::MarkUnseen => "mark-unseen",
+            Sabotage::NextHop => "next-hop",
+            Sabotage::ChildLocks => "child-locks",
+            Sabotage::OldParent => "old-parent",
+            Sabotage::PropagatorLock => "propagator-lock",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod bless;
 mod case;
+mod derived;
 mod model;
 mod query;
 mod upcast;

@@ -1,15 +1,17 @@
 //! Tables in memory, as simple as they can be: what the store is measured against.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use super::ReadRow;
 use super::case::Encoded;
+use super::derived::derive;
 use crate::batch::{Batch, Key};
 use crate::checkpoint::Partition;
 use crate::error_kind::Policy;
 use crate::fold::Identity;
 use crate::intake::{Intake, intake};
-use crate::patch::{FINAL, Misapplied, Patch, Row};
+use crate::patch::{Misapplied, Patch, Row};
 use crate::plan::expr::{Env, Expr, RowView};
 use crate::plan::{GeneratedValue, Plan, Table};
 use crate::value::Value;
@@ -98,7 +100,11 @@ impl Model {
     pub fn visible_rows(&self, plan: &Plan, table: usize, now: i64) -> Result<Vec<ReadRow>, String> {
         let shape = &plan.tables[table];
         let mut rows = Vec::new();
-        for (key, row) in &self.tables[table] {
+        let mut tables = Cow::Borrowed(&self.tables);
+        if !plan.edges.is_empty() {
+            derive(plan, tables.to_mut())?;
+        }
+        for (key, row) in &tables[table] {
             if is_visible(shape, key, row, now)? {
                 rows.push(read(shape, key, row)?);
             }
@@ -108,9 +114,7 @@ impl Model {
 }
 
 fn is_visible(table: &Table, key: &Key, row: &Row, now: i64) -> Result<bool, String> {
-    let alive = || table.alive.iter().any(|at| row.values[usize::from(*at)] == Value::Bool(true));
-    let is_present = row.present & FINAL == 0 && (row.present != 0 || alive());
-    if table.presence && !is_present {
+    if !table.exists(row) {
         return Ok(false);
     }
     let expired = |at: u16| matches!(row.values[usize::from(at)], Value::Time(end) if end <= now);

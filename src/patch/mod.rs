@@ -33,6 +33,8 @@ pub struct Presence {
 
 /// The bit of a row that has ended for good.
 pub const FINAL: u32 = 1 << 30;
+/// The bit of a row that was ever there. Those below it are the sources'.
+pub const EVER: u32 = 1 << 29;
 
 /// What happens to one row. Changes are sorted by column and name each column once.
 #[derive(Debug, Clone, Default, PartialEq)]

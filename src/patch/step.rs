@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::change::Change;
 use super::merge::Merge;
-use super::{ColumnShape, Misapplied, Patch, Presence, Row};
+use super::{ColumnShape, EVER, Misapplied, Patch, Presence, Row};
 use crate::event::Place;
 use crate::plan::Fold;
 use crate::plan::expr::{Env, Expr, Failure, RowView};
@@ -49,7 +49,7 @@ impl Reset {
         let Some(clock) = self.clock else { return false };
         let passed = |column: u16| matches!(row.values[usize::from(column)], Value::Time(end) if end <= clock);
         let present = |alive: &[u16]| {
-            row.present != 0 || alive.iter().any(|at| row.values[usize::from(*at)] == Value::Bool(true))
+            row.present & (EVER - 1) != 0 || alive.iter().any(|at| row.values[usize::from(*at)] == Value::Bool(true))
         };
         self.expire.is_some_and(passed)
             || self.forget.as_ref().is_some_and(|(column, alive)| passed(*column) && !present(alive))

@@ -12,7 +12,7 @@ use crate::parking::{Cause, Letter};
 use crate::proof::{self, Sabotage};
 use crate::seen::Counted;
 use crate::store::StoreError;
-use crate::store::commit::commit;
+use crate::store::commit::{Written, commit};
 use crate::store::write::Way;
 
 /// How a commit ended.
@@ -44,8 +44,11 @@ pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome 
     loop {
         let result = commit(&running.pool, &running.plan, &running.generation, &batch, rate, Way::Best).await;
         match result {
-            Ok(rows) => {
+            Ok(Written { rows, marked }) => {
                 outage.over(&what);
+                if marked {
+                    running.marked.notify_one();
+                }
                 let parked = parked(&batch.parked);
                 return Outcome::Committed { progress: batch.progress, rows, counted: batch.counted, parked };
             }
@@ -65,7 +68,7 @@ pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome 
                 return Outcome::Refused { reason, progress: batch.progress };
             }
             Err(error) if error.is_transient() => {
-                let wait = if is_collision(&error) { Duration::from_millis(5) } else { outage.failed(&what, &error) };
+                let wait = if error.is_collision() { Duration::from_millis(5) } else { outage.failed(&what, &error) };
                 tokio::time::sleep(wait).await;
             }
             Err(error) => return Outcome::Fatal(error),
@@ -81,15 +84,4 @@ fn parked(letters: &[Letter]) -> Option<(usize, String)> {
     });
     let (place, reason) = failed.next()?;
     Some((1 + failed.count(), format!("{place}: {reason}")))
-}
-
-/// Two lanes were in each other's way; nothing is broken and nobody needs to be told.
-fn is_collision(error: &StoreError) -> bool {
-    let StoreError::Transient(error) = error else { return false };
-    let code = error.as_database_error().and_then(|e| e.code());
-    let collided = matches!(code.as_deref(), Some("40P01" | "40001"));
-    if collided {
-        tracing::debug!("a transaction collided with another lane's: {error}");
-    }
-    collided
 }

@@ -11,12 +11,15 @@ mod message;
 mod outage;
 mod pace;
 mod partition_ends;
+mod propagator;
 mod publish;
 mod rate;
 pub mod retry;
 mod supervisor;
 
 use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
 
 use crate::config::Settings;
 use crate::plan::Plan;
@@ -36,4 +39,6 @@ pub struct Running {
     pub admin: Arc<Admin>,
     /// Held while an event is stepped over singly: should the process die of it, nothing else is suspected.
     pub stepping: Arc<Mutex<()>>,
+    /// Told when a lane has left marks.
+    pub marked: Notify,
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::end::End;
 use super::lane::Lane;
+use super::propagator::keep_propagating;
 use super::publish::publish;
 use super::retry::Retry;
 use super::{Outage, Running};
@@ -62,6 +63,7 @@ impl Supervisor {
                 pool: pool.clone(),
                 admin: admin.clone(),
                 stepping: stepping.clone(),
+                marked: Notify::new(),
             });
             if let Some(topic) = running.plan.errors.topic.clone() {
                 tasks.push(tokio::spawn(publish(running.clone(), topic, stop.clone())));
@@ -107,12 +109,13 @@ async fn supervise(running: Arc<Running>, stop: CancellationToken, ended: mpsc::
         }
         outage.over(&format!("{projection}: starting"));
         let own_stop = stop.child_token();
-        let lanes: Vec<_> = (0..running.settings.fold.lanes)
+        let mut workers: Vec<_> = (0..running.settings.fold.lanes)
             .map(|at| tokio::spawn(keep_running(running.clone(), at, own_stop.clone())))
             .collect();
+        workers.push(tokio::spawn(keep_propagating(running.clone(), own_stop.clone())));
         let mut first_halt = None;
-        for lane in lanes {
-            if let Ok(Some(halted)) = lane.await
+        for worker in workers {
+            if let Ok(Some(halted)) = worker.await
                 && first_halt.is_none()
             {
                 first_halt = Some(halted);

@@ -1,6 +1,7 @@
 //! Projections as compiled: checked, typed, resolved to indexes. The hot path reads nothing else.
 
 mod build;
+pub mod derived;
 mod errors;
 pub mod expr;
 pub mod types;
@@ -18,6 +19,7 @@ pub use errors::Errors;
 use crate::json_paths::Paths;
 use crate::patch::{ColumnShape, Presence};
 use crate::spec::{Format, KeyFormat, SearchMethod};
+use derived::{Edge, Join, Rollup};
 use expr::{Expr, ScopeId};
 pub use upcaster::Upcaster;
 
@@ -46,6 +48,10 @@ pub struct Plan {
     pub path: String,
     pub sources: Vec<Source>,
     pub tables: Vec<Table>,
+    /// What joins and rollups make of them.
+    pub edges: Vec<Edge>,
+    /// The order in which a batch writes the tables.
+    pub write_order: Vec<usize>,
     pub errors: Errors,
     /// SQL views on top of the served tables.
     pub sql: Option<String>,
@@ -188,6 +194,10 @@ pub struct Table {
     /// Rows come into being and end, so that presence is stored.
     pub presence: bool,
     pub handlers: Vec<Handler>,
+    pub joins: Vec<Join>,
+    pub rollups: Vec<Rollup>,
+    /// Of a table that no handler feeds: the column that counts the rows it is made of.
+    pub children: Option<u16>,
     /// Each a list of column names.
     pub indexes: Vec<Vec<String>>,
     pub fillfactor: Option<u16>,
@@ -256,6 +266,10 @@ pub struct Column {
     pub shape: ColumnShape,
     pub not_null: bool,
     pub hidden: bool,
+    /// A join or a rollup fills it, and no handler does.
+    pub derived: bool,
+    /// A join keeps what it last was: the end of a row does not clear it.
+    pub kept: bool,
     pub description: Option<String>,
 }
 

@@ -4,6 +4,7 @@
 //! reference in the docs are all made from them. What the words mean is [`crate::plan`]'s business.
 
 pub mod de;
+mod derived;
 pub mod diagnostic;
 mod errors;
 pub mod shape;
@@ -17,6 +18,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use derived::{Aggregate, Join, OnDelete, Rollup};
 use diagnostic::{Sink, SourceFile};
 pub use errors::{Errors, OnError, OnUnhandled};
 pub use shape::{ExprText, FromShort, Literal, Located, Many, Short};
@@ -71,12 +73,6 @@ pub struct Projection {
     /// Short form for a projection of one table: the column that says when a row expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expire: Option<Name>,
-    /// Short form for a projection of one table: columns of another table copied in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<Located<Literal>>,
-    /// Short form for a projection of one table: columns aggregated from another table's rows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rollups: Option<Located<Literal>>,
     /// Short form for a projection of one table: without a write-ahead log.
     pub unlogged: bool,
     /// Short form for a projection of one table: for how long rows that have ended are remembered.
@@ -163,12 +159,12 @@ pub struct Table {
     /// How full Postgres packs the table's pages, in percent (10 to 100).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fillfactor: Option<Located<u16>>,
-    /// Columns of another table copied in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<Located<Literal>>,
-    /// Columns aggregated from another table's rows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rollups: Option<Located<Literal>>,
+    /// Columns of other tables copied in.
+    #[serde(skip_serializing_if = "Many::is_nothing")]
+    pub join: Many<Join>,
+    /// Columns aggregated from other tables' rows.
+    #[serde(skip_serializing_if = "Many::is_nothing")]
+    pub rollups: Many<Rollup>,
     /// A further condition, on `row.`, for a row to be seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub show: Option<Expr>,

@@ -9,7 +9,9 @@ use super::bind::Instant;
 use super::error::StoreError;
 use super::parked;
 use super::seen;
-use super::write::{Way, write_table};
+use super::marks::Marks;
+use super::propagate::enter_gate;
+use super::write::{Way, Writer};
 use crate::batch::Sealed;
 use crate::checkpoint::Partition;
 use crate::plan::Plan;
@@ -36,7 +38,7 @@ pub async fn commit(
     batch: &Sealed,
     rate: f64,
     way: Way,
-) -> Result<u64, StoreError> {
+) -> Result<Written, StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     move_checkpoint(&mut transaction, generation, batch, rate).await?;
@@ -63,14 +65,22 @@ pub async fn commit(
     Ok(written)
 }
 
-/// Writes all of a batch but its progress. Returns how many rows were written.
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub rows: u64,
+    /// Rows of other tables follow from it.
+    pub marked: bool,
+}
+
+/// Writes all of a batch but its progress.
 pub(super) async fn write_batch(
     connection: &mut PgConnection,
     plan: &Plan,
     generation: &Generation,
     batch: &Sealed,
     way: Way,
-) -> Result<u64, StoreError> {
+) -> Result<Written, StoreError> {
     seen::require_unlogged(connection, plan, generation).await?;
     seen::count(connection, generation, &batch.counted).await?;
     count_unhandled(connection, plan, generation, batch).await?;
@@ -78,12 +88,19 @@ pub(super) async fn write_batch(
     if !proof::sabotaged(Sabotage::ParkedApart) {
         parked::park(connection, plan, generation, &batch.parked).await?;
     }
-    let mut written = 0;
-    let mut misapplied = Vec::new();
-    for (table, patches) in plan.tables.iter().zip(&batch.tables) {
-        written += write_table(connection, &generation.schema, table, patches, way, &mut misapplied).await?;
+    enter_gate(connection, plan, generation).await?;
+    let schema = generation.schema.as_str();
+    let mut writer = Writer { plan, schema, way, misapplied: Vec::new(), marks: Marks::default() };
+    let mut rows = 0;
+    for at in &plan.write_order {
+        rows += writer.table(connection, *at, &batch.tables[*at]).await?;
     }
-    if misapplied.is_empty() { Ok(written) } else { Err(StoreError::Misapplied(misapplied)) }
+    if !writer.misapplied.is_empty() {
+        return Err(StoreError::Misapplied(writer.misapplied));
+    }
+    let marked = !writer.marks.is_empty();
+    writer.marks.write(connection, schema, None).await?;
+    Ok(Written { rows, marked })
 }
 
 async fn move_checkpoint(

@@ -45,6 +45,7 @@ pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64, rea
         "SET TIME ZONE 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'iso_8601'; \
          SET client_min_messages = 'error'; SET standard_conforming_strings = on; \
          SET statement_timeout = {statement_timeout_ms}; SET idle_in_transaction_session_timeout = '60s'; \
+         SET default_transaction_isolation = 'read committed'; \
          SET default_transaction_read_only = {}",
         if read_only { "on" } else { "off" }
     );

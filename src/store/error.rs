@@ -81,6 +81,17 @@ impl StoreError {
         }
     }
 
+    /// Two transactions were in each other's way; nothing is broken and nobody needs to be told.
+    pub fn is_collision(&self) -> bool {
+        let StoreError::Transient(error) = self else { return false };
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        let collided = matches!(code.as_deref(), Some("40P01" | "40001"));
+        if collided {
+            tracing::debug!("a transaction collided with another: {error}");
+        }
+        collided
+    }
+
     pub fn is_transient(&self) -> bool {
         self.kind() == ErrorKind::Transient
     }

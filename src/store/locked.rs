@@ -9,7 +9,7 @@ use super::bind;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, table_name, version_column};
-use super::write::{Target, change_to};
+use super::write::{Filled, Target, change_to};
 use crate::batch::Key;
 use crate::error_kind::Reason;
 use crate::event::Place;
@@ -21,7 +21,7 @@ use crate::value::json::json_value;
 use crate::value::{Value, parse_date, parse_time};
 
 /// What of its rows a chunk reads and writes.
-struct Reach {
+pub(super) struct Reach {
     /// Columns that are written, in their order.
     touched: Vec<usize>,
     /// Those of them whose new value depends on the old.
@@ -30,9 +30,17 @@ struct Reach {
 }
 
 impl Reach {
+    /// One that reads columns, and writes none.
+    pub fn reading(columns: impl Iterator<Item = u16>) -> Reach {
+        let mut read: Vec<usize> = columns.map(usize::from).collect();
+        read.sort_unstable();
+        read.dedup();
+        Reach { touched: Vec::new(), read, slots: Vec::new() }
+    }
+
     fn of(table: &Table, chunk: &[(Key, Patch)]) -> Reach {
         if chunk.iter().any(|(_, patch)| !patch.tail.is_empty()) {
-            let all: Vec<usize> = (0..table.columns.len()).collect();
+            let all: Vec<usize> = (0..table.columns.len()).filter(|at| !table.columns[*at].derived).collect();
             return Reach { touched: all.clone(), read: all, slots: (0..table.version_slots).collect() };
         }
         let changes = |at: usize| chunk.iter().filter_map(move |(_, patch)| change_to(patch, at));
@@ -60,10 +68,11 @@ impl Target<'_> {
         connection: &mut PgConnection,
         chunk: &[(Key, Patch)],
         misapplied: &mut Vec<(Place, Reason)>,
-    ) -> Result<(), StoreError> {
-        self.make_rows(connection, chunk).await?;
+    ) -> Result<Filled, StoreError> {
+        let keys: Vec<&Key> = chunk.iter().map(|(key, _)| key).collect();
+        self.make_rows(connection, &keys).await?;
         let reach = Reach::of(self.table, chunk);
-        let mut rows = self.load_locked(connection, &reach, chunk).await?;
+        let mut rows = self.load(connection, &reach, &keys, !proof::sabotaged(Sabotage::RowLocks)).await?;
         let mut ended = Vec::with_capacity(rows.len());
         for (row, (key, patch)) in rows.iter_mut().zip(chunk) {
             ended.push(row.present & FINAL != 0);
@@ -74,14 +83,14 @@ impl Target<'_> {
                 None => return Err(StoreError::Unapplied(reason)),
             }
         }
-        if !misapplied.is_empty() {
-            return Ok(());
+        if misapplied.is_empty() {
+            self.write_back(connection, &reach, chunk, &rows, &ended).await?;
         }
-        self.write_back(connection, &reach, chunk, &rows, &ended).await
+        Ok(Filled::NotYet)
     }
 
     /// Makes the rows that are not there yet, in key order, so that all of them can be locked.
-    async fn make_rows(&self, connection: &mut PgConnection, chunk: &[(Key, Patch)]) -> Result<(), StoreError> {
+    pub(super) async fn make_rows(&self, connection: &mut PgConnection, keys: &[&Key]) -> Result<(), StoreError> {
         let selected: Vec<String> = self.table.key.iter().map(|column| self.selected(column)).collect();
         let sql = format!(
             "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT DO NOTHING",
@@ -91,16 +100,18 @@ impl Target<'_> {
             self.unnest(&[], &[]),
         );
         let mut arguments = PgArguments::default();
-        self.bind_key(&mut arguments, chunk.iter().map(|(key, _)| key))?;
+        self.bind_key(&mut arguments, keys.iter().copied())?;
         sqlx::query_with(vouched(sql), arguments).execute(connection).await?;
         Ok(())
     }
 
-    async fn load_locked(
+    /// What is read of rows that are there, in the order of the keys.
+    pub(super) async fn load(
         &self,
         connection: &mut PgConnection,
         reach: &Reach,
-        chunk: &[(Key, Patch)],
+        keys: &[&Key],
+        locked: bool,
     ) -> Result<Vec<Row>, StoreError> {
         let mut columns = vec![if self.table.presence { format!("t.{PRESENCE}") } else { "0".into() }];
         columns.extend(reach.slots.iter().map(|slot| format!("t.{}", ident(&version_column(*slot)))));
@@ -110,7 +121,7 @@ impl Target<'_> {
             if column.shape.type_.array { format!("to_jsonb(t.{name})::text") } else { format!("t.{name}::text") }
         }));
         let unnest = self.unnest(&[], &[("ordinal", "bigint[]")]);
-        let lock = if proof::sabotaged(Sabotage::RowLocks) { "" } else { " FOR UPDATE OF t" };
+        let lock = if locked { " FOR UPDATE OF t" } else { "" };
         let sql = format!(
             "SELECT {} FROM {unnest} JOIN {} AS t ON {} ORDER BY s.ordinal{lock}",
             columns.join(", "),
@@ -118,12 +129,12 @@ impl Target<'_> {
             self.same_key(),
         );
         let mut arguments = PgArguments::default();
-        self.bind_key(&mut arguments, chunk.iter().map(|(key, _)| key))?;
-        let ordinals: Vec<i64> = (0..chunk.len() as i64).collect();
+        self.bind_key(&mut arguments, keys.iter().copied())?;
+        let ordinals: Vec<i64> = (0..keys.len() as i64).collect();
         arguments.add(ordinals).map_err(sqlx::Error::Encode)?;
         let found = sqlx::query_with(vouched(sql), arguments).fetch_all(connection).await?;
-        if found.len() != chunk.len() {
-            let message = format!("{} of {} rows of {} were found", found.len(), chunk.len(), self.table.name);
+        if found.len() != keys.len() {
+            let message = format!("{} of {} rows of {} were found", found.len(), keys.len(), self.table.name);
             return Err(StoreError::Transient(sqlx::Error::Protocol(message)));
         }
         found.iter().map(|row| self.read_row(row, reach)).collect()
@@ -205,7 +216,7 @@ impl Target<'_> {
 }
 
 /// A value as Postgres writes it, under `TimeZone=UTC` and `DateStyle=ISO`; an array as JSON.
-fn from_sql_text(column: &Column, text: &str) -> Result<Value, StoreError> {
+pub(super) fn from_sql_text(column: &Column, text: &str) -> Result<Value, StoreError> {
     let type_ = &column.shape.type_;
     let value = match type_.scalar {
         _ if type_.array => json_value(text).ok(),

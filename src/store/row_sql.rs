@@ -11,11 +11,17 @@ use crate::value::Value;
 
 /// A compiled expression over the columns of a table, as SQL.
 pub fn row_sql(expr: &Expr, table: &Table) -> String {
-    Writer { table }.node(&expr.node).0
+    row_sql_of(expr, table, "")
+}
+
+/// The same, of columns with a prefix such as `c.`.
+pub fn row_sql_of(expr: &Expr, table: &Table, prefix: &str) -> String {
+    Writer { table, prefix }.node(&expr.node).0
 }
 
 struct Writer<'t> {
     table: &'t Table,
+    prefix: &'t str,
 }
 
 impl Writer<'_> {
@@ -25,7 +31,7 @@ impl Writer<'_> {
             Node::Const(value) => constant(value),
             Node::Row(RowRef { of_key, at }) => {
                 let columns: &[Column] = if *of_key { &self.table.key } else { &self.table.columns };
-                column(&columns[usize::from(*at)])
+                column(&columns[usize::from(*at)], self.prefix)
             }
             Node::Not(a) => (format!("(NOT {})", self.sql(a)), Kind::Bool),
             Node::Negate(a) => (format!("(- {})", self.sql(a)), Kind::Number),
@@ -120,9 +126,9 @@ impl Writer<'_> {
 }
 
 /// A column in the form in which expressions see it: whole and fractional numbers alike, text by bytes.
-fn column(column: &Column) -> (String, Kind) {
+fn column(column: &Column, prefix: &str) -> (String, Kind) {
     let type_: &ColumnType = &column.shape.type_;
-    let name = ident(&column.name);
+    let name = format!("{prefix}{}", ident(&column.name));
     let kind = type_.kind();
     let sql = match (&type_.scalar, type_.array) {
         (_, true) | (Scalar::Jsonb, _) => name,

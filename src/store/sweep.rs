@@ -9,7 +9,7 @@ use super::commit::Generation;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, table_name};
-use crate::patch::FINAL;
+use crate::patch::{EVER, FINAL};
 use crate::plan::{Plan, Table};
 
 /// Deletes expired rows, in small transactions. Returns how many.
@@ -60,7 +60,8 @@ async fn sweep_table(pool: &PgPool, generation: &Generation, table: &Table, pass
     if let Some(forget) = table.forget {
         let absent = table.alive.iter().map(|at| format!(" AND {} IS NOT TRUE", column(*at)));
         let absent: String = absent.collect();
-        due.push(format!("({} AND {PRESENCE} = 0{absent})", passed_column(forget.column)));
+        let sources = EVER - 1;
+        due.push(format!("({} AND {PRESENCE} & {sources} = 0{absent})", passed_column(forget.column)));
     }
     let due = due.join(" OR ");
     let open = if table.has_finals() { format!(" AND {PRESENCE} & {FINAL} = 0") } else { String::new() };

@@ -2,8 +2,9 @@
 
 use super::row_sql::row_sql;
 use super::sql::{ident, literal};
-use crate::patch::FINAL;
-use crate::plan::expr::Expr;
+use super::marks::create_marks;
+use crate::patch::{EVER, FINAL};
+use crate::plan::expr::{Expr, RowRef};
 use crate::plan::types::{ColumnType, Scalar};
 use crate::plan::{Column, GeneratedValue, Plan, Table};
 use crate::spec::SearchMethod;
@@ -77,14 +78,17 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
     if search(SearchMethod::Trigram) {
         statements.push("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA public".into());
     }
-    for table in &plan.tables {
+    if !plan.edges.is_empty() {
+        statements.push(create_marks(schema));
+    }
+    for (at, table) in plan.tables.iter().enumerate() {
         statements.push(create_table(schema, table));
         statements.extend(search_indexes(schema, table));
         for swept_by in table.expire.into_iter().chain(table.forget.map(|forget| forget.column)) {
             let column = ident(&table.columns[usize::from(swept_by)].name);
             statements.push(format!("CREATE INDEX ON {} ({column})", table_name(schema, table)));
         }
-        for index in &table.indexes {
+        for index in table.indexes.iter().chain(&references(plan, at)) {
             let columns: Vec<String> = index.iter().map(|column| ident(column)).collect();
             statements.push(format!("CREATE INDEX ON {} ({})", table_name(schema, table), columns.join(", ")));
         }
@@ -142,19 +146,50 @@ fn search_document(columns: &[String]) -> String {
     format!("to_tsvector('simple'::regconfig, {})", words.join(" || ' ' || "))
 }
 
-/// The condition under which readers see a row.
-fn visible(table: &Table) -> String {
-    let mut conditions = Vec::new();
-    if table.presence {
-        let alive = table.alive.iter().map(|at| ident(&table.columns[usize::from(*at)].name));
-        let present: Vec<String> = std::iter::once(format!("{PRESENCE} & {} <> 0", FINAL - 1))
-            .chain(alive.map(|c| format!("{c} IS TRUE")))
-            .collect();
-        conditions.push(format!("({})", present.join(" OR ")));
-        if table.has_finals() {
-            conditions.push(format!("{PRESENCE} & {FINAL} = 0"));
+/// The conditions under which a row is there for readers, joins and rollups; or was, once.
+pub(super) fn exists(table: &Table, prefix: &str, once: bool) -> Vec<String> {
+    let column = |at: u16| format!("{prefix}{}", ident(&table.columns[usize::from(at)].name));
+    if let Some(children) = table.children {
+        return vec![format!("{} > 0", column(children))];
+    }
+    if !table.presence {
+        return Vec::new();
+    }
+    let (bits, known) = if once { ((EVER - 1) | EVER, "NOT NULL") } else { (EVER - 1, "TRUE") };
+    let alive = table.alive.iter().map(|at| format!("{} IS {known}", column(*at)));
+    let present: Vec<String> = std::iter::once(format!("{prefix}{PRESENCE} & {bits} <> 0")).chain(alive).collect();
+    let mut conditions = vec![format!("({})", present.join(" OR "))];
+    if table.has_finals() && !once {
+        conditions.push(format!("{prefix}{PRESENCE} & {FINAL} = 0"));
+    }
+    conditions
+}
+
+/// The columns of indexes by which rows are found that refer to another.
+fn references(plan: &Plan, at: usize) -> Vec<Vec<String>> {
+    let table = &plan.tables[at];
+    let name = |by: &RowRef| table.column(*by).name.clone();
+    let key: Vec<String> = table.key.iter().map(|column| column.name.clone()).collect();
+    let joins = table.joins.iter().map(|join| &join.by);
+    let rollups = plan.edges_from(at).filter_map(|(_, edge)| plan.rollup(edge)).map(|rollup| &rollup.by);
+    let mut found: Vec<Vec<String>> = Vec::new();
+    for by in joins.chain(rollups) {
+        let mut columns: Vec<String> = by.iter().map(name).collect();
+        if key.starts_with(&columns) {
+            continue;
+        }
+        let rest: Vec<String> = key.iter().filter(|part| !columns.contains(part)).cloned().collect();
+        columns.extend(rest);
+        if !found.contains(&columns) && !table.indexes.iter().any(|index| index.starts_with(&columns)) {
+            found.push(columns);
         }
     }
+    found
+}
+
+/// The condition under which readers see a row.
+fn visible(table: &Table) -> String {
+    let mut conditions = exists(table, "", false);
     if let Some(expire) = table.expire {
         let column = ident(&table.columns[usize::from(expire)].name);
         conditions.push(format!("({column} IS NULL OR {column} > now())"));

@@ -10,13 +10,17 @@ use sqlx::postgres::{PgArguments, PgConnection};
 
 use super::bind;
 use super::error::StoreError;
+use super::fill::{Fill, refers_anew};
+use super::marks::Marks;
+use super::observe::Watch;
 use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, sql_type, table_name, version_column};
 use crate::batch::Key;
 use crate::error_kind::Reason;
 use crate::event::Place;
 use crate::patch::{Change, FINAL, Patch};
-use crate::plan::{Column, Table};
+use crate::plan::expr::RowRef;
+use crate::plan::{Column, Plan, Table};
 use crate::proof::{self, Sabotage};
 
 /// Rows a statement writes at most. Larger ones gain nothing and hold more memory.
@@ -30,32 +34,57 @@ pub enum Way {
     Locked,
 }
 
-/// Writes a table's patches, which come sorted by key. Returns how many rows were written.
-///
-/// Events whose patches cannot be applied to the rows that are there are put into `misapplied`; the transaction is then
-/// not to be committed either.
-///
-/// # Errors
-/// What Postgres says; the transaction is then not to be committed.
-pub async fn write_table(
-    connection: &mut PgConnection,
-    schema: &str,
-    table: &Table,
-    rows: &[(Key, Patch)],
-    way: Way,
-    misapplied: &mut Vec<(Place, Reason)>,
-) -> Result<u64, StoreError> {
-    let target = Target { schema, table };
-    let mut written = 0;
-    for chunk in rows.chunks(CHUNK) {
-        match Blind::of(table, chunk).filter(|_| way == Way::Best) {
-            Some(form) => target.upsert(connection, &form, chunk).await?,
-            None => target.patch_locked(connection, chunk, misapplied).await?,
+/// What a batch's tables are written with, and what comes of it.
+pub(super) struct Writer<'w> {
+    pub plan: &'w Plan,
+    pub schema: &'w str,
+    pub way: Way,
+    /// Events whose patches cannot be applied to the rows that are there: the transaction is not to be committed then.
+    pub misapplied: Vec<(Place, Reason)>,
+    /// What follows from the rows that were written.
+    pub marks: Marks,
+}
+
+impl Writer<'_> {
+    /// Writes a table's patches, which come sorted by key. Returns how many rows were written.
+    ///
+    /// # Errors
+    /// What Postgres says; the transaction is then not to be committed.
+    pub async fn table(
+        &mut self,
+        connection: &mut PgConnection,
+        at: usize,
+        rows: &[(Key, Patch)],
+    ) -> Result<u64, StoreError> {
+        let table = &self.plan.tables[at];
+        let target = Target::new(self.plan, self.schema, at);
+        let watch = Watch::of(self.plan, at);
+        let mut written = 0;
+        for chunk in rows.chunks(CHUNK) {
+            let keys: Vec<&Key> = chunk.iter().map(|(key, _)| key).collect();
+            let before = watch.before(&target, connection, &keys).await?;
+            let filled = match Blind::of(table, chunk).filter(|_| self.way == Way::Best) {
+                Some(form) => target.upsert(connection, &form, chunk).await?,
+                None => target.patch_locked(connection, chunk, &mut self.misapplied).await?,
+            };
+            if filled == Filled::NotYet {
+                let anew = chunk.iter().filter(|(_, patch)| refers_anew(table, patch)).map(|(key, _)| key);
+                target.refill(connection, &anew.collect::<Vec<_>>()).await?;
+            }
+            watch.touched(table, chunk.iter().map(|(key, patch)| (key, patch)), &mut self.marks);
+            watch.after(&target, connection, &keys, &before, &mut self.marks).await?;
+            written += chunk.len() as u64;
+            proof::failpoint(proof::BETWEEN_CHUNKS);
         }
-        written += chunk.len() as u64;
-        proof::failpoint(proof::BETWEEN_CHUNKS);
+        Ok(written)
     }
-    Ok(written)
+}
+
+/// Whether the joined columns of a chunk's rows were written with the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    Yes,
+    NotYet,
 }
 
 /// How one column of a chunk is written by an upsert.
@@ -124,8 +153,17 @@ pub(super) fn change_to(patch: &Patch, column: usize) -> Option<&Change> {
 }
 
 pub(super) struct Target<'t> {
+    pub plan: &'t Plan,
     pub schema: &'t str,
+    /// Index into [`Plan::tables`].
+    pub at: usize,
     pub table: &'t Table,
+}
+
+impl<'t> Target<'t> {
+    pub fn new(plan: &'t Plan, schema: &'t str, at: usize) -> Target<'t> {
+        Target { plan, schema, at, table: &plan.tables[at] }
+    }
 }
 
 impl Target<'_> {
@@ -178,7 +216,7 @@ impl Target<'_> {
         connection: &mut PgConnection,
         form: &Blind,
         chunk: &[(Key, Patch)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Filled, StoreError> {
         let columns: Vec<&Column> = form.columns.iter().map(|(at, _)| &self.table.columns[*at]).collect();
         let versions: Vec<String> = form.slots.iter().map(|(slot, _)| version_column(*slot)).collect();
         let mut more: Vec<(&str, &str)> = versions.iter().map(|name| (name.as_str(), "bytea[]")).collect();
@@ -225,6 +263,13 @@ impl Target<'_> {
             selected.push(format!("s.{version}"));
             updates.push(format!("{version} = GREATEST(t.{version}, excluded.{version})"));
         }
+        let fill = self.inline_fill(form);
+        for (at, value) in fill.iter().flat_map(|fill| &fill.columns) {
+            let name = ident(&self.table.columns[usize::from(*at)].name);
+            updates.push(format!("{name} = excluded.{name}"));
+            names.push(name);
+            selected.push(value.clone());
+        }
         if self.table.presence {
             names.push(PRESENCE.into());
             selected.push(format!("s.{}", ident(PRESENCE)));
@@ -239,11 +284,12 @@ impl Target<'_> {
             false => format!("UPDATE SET {}{open}", updates.join(", ")),
         };
         let sql = format!(
-            "INSERT INTO {} AS t ({}) SELECT {} FROM {} ON CONFLICT ({}) DO {action}",
+            "INSERT INTO {} AS t ({}) SELECT {} FROM {}{} ON CONFLICT ({}) DO {action}",
             table_name(self.schema, self.table),
             names.join(", "),
             selected.join(", "),
             self.unnest(&columns, &more),
+            fill.as_ref().map_or("", |fill| fill.joins.as_str()),
             self.key_names("").join(", "),
         );
         let mut arguments = PgArguments::default();
@@ -262,6 +308,19 @@ impl Target<'_> {
             arguments.add(begun).map_err(sqlx::Error::Encode)?;
         }
         sqlx::query_with(vouched(sql), arguments).execute(connection).await?;
-        Ok(())
+        Ok(if fill.is_some() || self.table.joins.is_empty() { Filled::Yes } else { Filled::NotYet })
+    }
+
+    /// The joins, as part of an upsert that says of every row what it refers to.
+    fn inline_fill(&self, form: &Blind) -> Option<Fill> {
+        let joins = &self.table.joins;
+        let is_said = |by: &RowRef| {
+            let at = usize::from(by.at);
+            by.of_key || self.table.columns[at].derived || form.columns.contains(&(at, Blindly::Set))
+        };
+        if joins.is_empty() || !joins.iter().flat_map(|join| &join.by).all(is_said) {
+            return None;
+        }
+        Some(self.fill(&|by| self.selected(self.table.column(by))))
     }
 }

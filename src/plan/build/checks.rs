@@ -60,7 +60,7 @@ impl Build<'_> {
                 );
                 self.error("shared-sum", &name.span, message, Some("let each source add to a column of its own"));
             }
-            if sources.is_empty() && !self.sink.has_errors() {
+            if sources.is_empty() && !column.derived && !self.sink.has_errors() {
                 let message = format!("nothing fills the column `{}`", column.name);
                 self.sink.warning("unfilled-column", &name.span, message, None);
             }

@@ -30,6 +30,8 @@ impl Build<'_> {
                 shape: ColumnShape::plain(ColumnType::scalar(Scalar::Text), Value::Null),
                 not_null: true,
                 hidden: false,
+                derived: false,
+                kept: false,
                 description: None,
             },
         };
@@ -74,6 +76,8 @@ impl Build<'_> {
             shape: ColumnShape::plain(type_.unwrap_or(ColumnType::scalar(Scalar::Jsonb)), default),
             not_null: column.not_null,
             hidden: column.hidden,
+            derived: false,
+            kept: false,
             description: column.description.clone(),
         }
     }

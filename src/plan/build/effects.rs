@@ -134,7 +134,7 @@ impl HandlerScope<'_, '_> {
             let taken = effects.iter().any(|effect| usize::from(effect.column) == at);
             let left_out = spread.except.iter().any(|name| name.value == column.name);
             let declared = table.columns.contains_key(column.name.as_str());
-            if taken || left_out || !declared || others.contains(&column.name) {
+            if taken || left_out || !declared || column.derived || others.contains(&column.name) {
                 continue;
             }
             let renamed = spread.rename.iter().find(|(_, to)| to.value == column.name);
@@ -159,6 +159,11 @@ impl HandlerScope<'_, '_> {
             return None;
         }
         let found = plan.columns.iter().position(|column| column.name == name.value);
+        if found.is_some_and(|at| plan.columns[at].derived) {
+            let message = format!("`{}` is filled by a join or a rollup", name.value);
+            self.build.error("generated-set", &name.span, message, Some("leave it out here"));
+            return None;
+        }
         let Some(at) = found.filter(|_| table.columns.contains_key(name)) else {
             self.build.unknown_column(name, table);
             return None;

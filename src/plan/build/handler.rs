@@ -7,7 +7,7 @@ use super::checks::Owners;
 use super::versions::alive_column;
 use super::{Build, source};
 use crate::json_paths::Paths;
-use crate::patch::{FINAL, Presence};
+use crate::patch::{EVER, FINAL, Presence};
 use crate::plan::expr::{Compiler, Expr as Compiled, Node, RowColumn};
 use crate::plan::types::{ColumnType, Kind};
 use crate::plan::{Column, Effect, Existence, Fold, ForEach, Handler, HandlerIds, Patterns, Routes, Source, Table};
@@ -15,8 +15,8 @@ use crate::spec::diagnostic::suggest;
 use crate::spec::{self, Expr, Format, Located, Name};
 use crate::value::Value;
 
-/// Every bit of presence but the one of an end for good.
-const ALL_SOURCES: u32 = FINAL - 1;
+/// The bits of presence of all sources.
+const ALL_SOURCES: u32 = EVER - 1;
 
 /// What the handlers of one table and source have in common.
 struct Common<'c> {
@@ -43,7 +43,9 @@ impl Build<'_> {
     ) -> Owners {
         let all = || written.handlers.values().flat_map(|types| types.values()).flat_map(|many| many.iter());
         let any_create = all().any(|handler| handler.create);
+        // A rollup may make the row before any event does.
         plan.presence = any_create || all().any(|handler| handler.delete.is_some());
+        plan.presence |= !plan.rollups.is_empty() && plan.children.is_none();
         let declared = plan.columns.len() - usize::from(plan.forget.is_some());
         let mut owners = Owners::default();
         for (bit, (source_name, types)) in written.handlers.iter().enumerate() {
@@ -124,7 +126,8 @@ impl Build<'_> {
     fn clear_on_delete(&self, plan: &mut Table, first: usize, owned: &[usize]) {
         let Table { columns, handlers, .. } = plan;
         for handler in handlers[first..].iter_mut().filter(|handler| handler.existence == Existence::Ends) {
-            handler.effects.splice(0..0, cleared(columns, owned.iter().copied(), handler.line));
+            let cleared = cleared(columns, owned.iter().copied().filter(|at| !columns[*at].kept), handler.line);
+            handler.effects.splice(0..0, cleared);
             handler.effects.sort_by_key(|effect| effect.column);
         }
     }
@@ -133,7 +136,8 @@ impl Build<'_> {
     pub(super) fn clear_for_good(&self, plan: &mut Table) {
         let Table { columns, handlers, .. } = plan;
         for handler in handlers.iter_mut().filter(|handler| handler.existence == Existence::EndsForGood) {
-            handler.effects = cleared(columns, 0..columns.len(), handler.line).collect();
+            let own = (0..columns.len()).filter(|at| !columns[*at].derived && !columns[*at].kept);
+            handler.effects = cleared(columns, own, handler.line).collect();
         }
     }
 
@@ -157,6 +161,7 @@ impl Build<'_> {
                 splits,
                 row: &[],
                 event: true,
+                bare: false,
             },
         };
         let for_each = scope.for_each(handler);
@@ -189,7 +194,7 @@ impl Build<'_> {
         let presence = match existence {
             Existence::EndsForGood => Presence { begun: FINAL, ended: ALL_SOURCES },
             _ if !plan.presence || common.alive.is_some() => Presence::default(),
-            Existence::Begins => Presence { begun: 1 << common.bit, ended: 0 },
+            Existence::Begins => Presence { begun: 1 << common.bit | EVER, ended: 0 },
             Existence::Ends => Presence { begun: 0, ended: 1 << common.bit },
             Existence::Leaves => Presence::default(),
         };

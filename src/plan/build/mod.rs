@@ -2,6 +2,7 @@
 
 mod checks;
 mod columns;
+mod derived;
 mod effects;
 mod errors;
 mod handler;
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 use super::Plan;
 use super::expr::Misread;
 use crate::spec::diagnostic::{Diagnostic, Severity, Sink, SourceFile};
-use crate::spec::{self, Expr, Literal, Located, Name, Projection};
+use crate::spec::{self, Expr, Name, Projection};
 
 pub use upcaster::compile_upcasters;
 
@@ -110,16 +111,6 @@ impl Build<'_> {
         self.sink.error(misread.code, &span, misread.message, help);
     }
 
-    /// Features of the language that are not there yet are refused by name.
-    fn refuse_later(&self, words: &[(&str, &Option<Located<Literal>>)]) {
-        for (word, value) in words {
-            if let Some(value) = value {
-                let message = format!("`{word}` is part of the language but not of this release");
-                self.error("not-yet", &value.span, message, None);
-            }
-        }
-    }
-
     fn identifier(&self, name: &Name, what: &str, longest: usize) -> bool {
         let mut chars = name.chars();
         let first = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
@@ -164,6 +155,8 @@ impl Build<'_> {
             description: projection.description.clone(),
             path: self.sink.file.path.clone(),
             sources,
+            edges: super::derived::edges(&tables),
+            write_order: super::derived::write_order(&tables),
             tables,
             errors: self.errors(projection.errors.as_ref()),
             sql,

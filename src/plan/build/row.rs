@@ -138,7 +138,7 @@ impl Build<'_> {
     }
 
     /// What is worked out when a row is read is worked out by Postgres: not every function means the same there.
-    fn answerable(&self, expr: &Expr, compiled: &Compiled) -> Option<()> {
+    pub(super) fn answerable(&self, expr: &Expr, compiled: &Compiled) -> Option<()> {
         let Some(word) = compiled.not_in_sql() else { return Some(()) };
         let message = format!("`{word}` cannot be worked out by Postgres when a row is read");
         let help = "work it out in a handler and keep it in a column";
@@ -154,17 +154,23 @@ fn waits(message: &str, names: &[String]) -> bool {
 }
 
 fn compiler(row: &[RowColumn]) -> RowCompiler<'_> {
-    RowCompiler { row, scopes: Vec::new() }
+    RowCompiler { row, bare: false, scopes: Vec::new() }
 }
 
 /// A compiler for expressions that have a row and no event.
-struct RowCompiler<'r> {
+pub(super) struct RowCompiler<'r> {
     row: &'r [RowColumn],
+    bare: bool,
     scopes: Vec<crate::json_paths::Paths>,
 }
 
-impl RowCompiler<'_> {
-    fn compile(&mut self, text: &str) -> Result<Compiled, crate::plan::expr::Misread> {
+impl<'r> RowCompiler<'r> {
+    /// One for which a bare name is a column of the row.
+    pub fn bare(row: &'r [RowColumn]) -> RowCompiler<'r> {
+        RowCompiler { bare: true, ..compiler(row) }
+    }
+
+    pub fn compile(&mut self, text: &str) -> Result<Compiled, crate::plan::expr::Misread> {
         let mut compiler = Compiler {
             scopes: &mut self.scopes,
             elements: Vec::new(),
@@ -173,6 +179,7 @@ impl RowCompiler<'_> {
             splits: false,
             row: self.row,
             event: false,
+            bare: self.bare,
         };
         compiler.compile(text)
     }

@@ -2,18 +2,19 @@
 
 use indexmap::IndexMap;
 
+use super::derived::{Shape, fills};
 use super::versions::forget_column;
 use super::{Build, LONGEST_NAME};
 use crate::plan::expr::duration;
 use crate::plan::types::{ColumnType, Scalar};
-use crate::plan::{Column, Forget, Search, Source, Table};
+use crate::plan::{Forget, Search, Source, Table};
 use crate::spec::diagnostic::suggest;
 use crate::spec::{self, Name, Projection, SearchMethod};
 
 /// Postgres' limit is 1,600 columns; far below it rows get slow.
 const MOST_COLUMNS: usize = 400;
-/// Presence is stored in an `integer`, whose last bit is for rows that have ended for good.
-const MOST_SOURCES: usize = 30;
+/// Presence is stored in an `integer`, whose last bits are for rows that were ever there, and have ended for good.
+const MOST_SOURCES: usize = 29;
 
 impl Build<'_> {
     pub(super) fn tables(&self, projection: &Projection, sources: &mut [Source]) -> Vec<Table> {
@@ -28,8 +29,8 @@ impl Build<'_> {
             search: projection.search.clone(),
             expire: projection.expire.clone(),
             unlogged: projection.unlogged,
-            join: projection.join.clone(),
-            rollups: projection.rollups.clone(),
+            join: spec::Many::default(),
+            rollups: spec::Many::default(),
             forget_deleted_after: projection.forget_deleted_after.clone(),
         };
         let uses_short = !short.key.is_empty() || !short.columns.is_empty() || !short.handlers.is_empty();
@@ -49,14 +50,19 @@ impl Build<'_> {
             self.error("no-table", &projection.projection.span, "the projection has no table", None);
         }
         let served = self.served(projection, &written);
-        written
+        let mut shapes = self.shapes(&written);
+        self.refer(&written, &mut shapes);
+        let tables: Vec<Table> = written
             .iter()
+            .zip(shapes)
             .enumerate()
-            .map(|(at, (name, table))| {
+            .map(|(at, ((name, table), shape))| {
                 let names = (&projection.projection, name);
-                self.table(at, names, table, served.contains(&name.value), sources)
+                self.table(at, names, (table, shape), served.contains(&name.value), sources)
             })
-            .collect()
+            .collect();
+        self.check_derived(&written, &tables);
+        tables
     }
 
     fn served(&self, projection: &Projection, tables: &IndexMap<Name, spec::Table>) -> Vec<String> {
@@ -80,14 +86,13 @@ impl Build<'_> {
         &self,
         at: usize,
         (projection, name): (&Name, &Name),
-        table: &spec::Table,
+        (table, shape): (&spec::Table, Shape),
         served: bool,
         sources: &mut [Source],
     ) -> Table {
         if name.span != projection.span {
             self.identifier(name, "table", LONGEST_NAME);
         }
-        self.refuse_later(&[("join", &table.join), ("rollups", &table.rollups)]);
         if table.key.is_empty() {
             let help = "key: { order_id: data.order_id }";
             self.error("no-key", &name.span, format!("the table `{}` has no key", name.value), Some(help));
@@ -96,13 +101,7 @@ impl Build<'_> {
             let message = format!("{} columns; at most {MOST_COLUMNS} are supported", table.columns.len());
             self.error("too-many", &name.span, message, None);
         }
-        let key = self.key_columns(table);
-        let columns: Vec<Column> = table
-            .columns
-            .iter()
-            .filter(|(name, column)| !table.key.contains_key(*name) && column.0.generated.is_none())
-            .map(|(name, column)| self.column(name, &column.0))
-            .collect();
+        let Shape { key, columns, joins, rollups, children } = shape;
         let (row, generated) = self.row(table, &key, &columns);
         let mut plan = Table {
             name: name.value.clone(),
@@ -112,6 +111,9 @@ impl Build<'_> {
             shapes: Vec::new(),
             presence: false,
             handlers: Vec::new(),
+            joins,
+            rollups,
+            children,
             indexes: self.indexes(table),
             fillfactor: self.fillfactor(table),
             version_slots: 0,
@@ -127,7 +129,7 @@ impl Build<'_> {
         };
         plan.expire = self.expire(table, &plan);
         plan.forget = self.forget(table, &mut plan);
-        if table.handlers.values().all(|types| types.is_empty()) {
+        if table.handlers.values().all(|types| types.is_empty()) && table.rollups.is_nothing() {
             self.error("no-handler", &name.span, format!("the table `{}` has no handlers", name.value), None);
         }
         if table.handlers.len() > MOST_SOURCES {
@@ -177,7 +179,8 @@ impl Build<'_> {
 
     fn search(&self, table: &spec::Table) -> Option<Search> {
         let search = table.search.as_ref()?;
-        for name in search.columns.iter() {
+        let filled = |column: &&Name| fills(table).any(|name| name.value == column.value);
+        for name in search.columns.iter().filter(|name| !filled(name)) {
             let Some(column) = table.columns.get(name) else {
                 if !table.key.contains_key(name) {
                     self.unknown_column(name, table);
@@ -197,8 +200,9 @@ impl Build<'_> {
     }
 
     fn indexes(&self, table: &spec::Table) -> Vec<Vec<String>> {
+        let filled = |column: &Name| fills(table).any(|name| name.value == column.value);
         for index in &table.indexes {
-            for column in index.iter() {
+            for column in index.iter().filter(|column| !filled(column)) {
                 if !table.columns.contains_key(column) && !table.key.contains_key(column) {
                     self.unknown_column(column, table);
                 } else if table.columns.get(column).is_some_and(|column| column.0.generated.is_some()) {

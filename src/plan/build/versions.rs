@@ -21,12 +21,14 @@ pub(super) fn forget_column() -> Column {
     state_column("projector_forget_at".into(), Scalar::Timestamptz)
 }
 
-fn state_column(name: String, scalar: Scalar) -> Column {
+pub(super) fn state_column(name: String, scalar: Scalar) -> Column {
     Column {
         name,
         shape: ColumnShape::plain(ColumnType::scalar(scalar), Value::Null),
         not_null: false,
         hidden: true,
+        derived: false,
+        kept: false,
         description: None,
     }
 }

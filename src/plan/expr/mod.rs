@@ -90,8 +90,8 @@ pub(crate) struct Elements {
 }
 
 /// A column of the table, or one of its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RowRef {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowRef {
     pub of_key: bool,
     pub at: u16,
 }
@@ -117,9 +117,16 @@ impl Node {
 
     /// The columns of the row that are read.
     pub(crate) fn row_columns(&self, found: &mut Vec<u16>) {
+        let mut all = Vec::new();
+        self.row_refs(&mut all);
+        found.extend(all.iter().filter(|column| !column.of_key).map(|column| column.at));
+    }
+
+    /// The same, those of the key too.
+    pub(crate) fn row_refs(&self, found: &mut Vec<RowRef>) {
         match self {
-            Node::Row(RowRef { of_key: false, at }) => found.push(*at),
-            node => node.below().into_iter().for_each(|node| node.row_columns(found)),
+            Node::Row(column) => found.push(*column),
+            node => node.below().into_iter().for_each(|node| node.row_refs(found)),
         }
     }
 }

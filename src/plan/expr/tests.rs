@@ -12,6 +12,7 @@ fn with_data(text: &str, data: &str) -> Result<Value, String> {
         splits: false,
         row: &[],
         event: true,
+        bare: false,
     };
     let expr = compiler.compile(text).map_err(|e| format!("{}: {}", e.code, e.message))?;
     let record = Record {
@@ -167,6 +168,7 @@ fn a_misread_points_at_its_place() {
         splits: false,
         row: &[],
         event: true,
+        bare: false,
     };
     let misread = compiler.compile("1 + dta.x").unwrap_err();
     assert_eq!(&"1 + dta.x"[misread.span], "dta.x");

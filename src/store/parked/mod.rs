@@ -125,9 +125,9 @@ async fn mark_rows<'l>(
             }
         }
     }
-    for (table, marks) in marks {
-        let table = &plan.tables[table];
-        let target = Target { schema: &generation.schema, table };
+    for (at, marks) in marks {
+        let table = &plan.tables[at];
+        let target = Target::new(plan, &generation.schema, at);
         let more = [("topic", "text[]"), ("partition", "int[]"), ("at", "bigint[]")];
         let key: Vec<String> = table.key.iter().map(|column| target.selected(column)).collect();
         let parameters = table.key.len() + more.len();

@@ -361,8 +361,9 @@ async fn visible(
     served_schema: &str,
 ) -> Result<Vec<(String, Option<ShownRow>)>, StoreError> {
     let mut found = Vec::new();
-    for (table, rows) in plan.tables.iter().zip(&batch.tables).filter(|(_, rows)| !rows.is_empty()) {
-        let target = Target { schema: &generation.schema, table };
+    for (at, rows) in batch.tables.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+        let table = &plan.tables[at];
+        let target = Target::new(plan, &generation.schema, at);
         let from = match table.served {
             true => format!("{}.{}", ident(served_schema), ident(&table.name)),
             false => table_name(&generation.schema, table),

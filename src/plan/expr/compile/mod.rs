@@ -33,6 +33,8 @@ pub struct Compiler<'p> {
     pub row: &'p [RowColumn],
     /// Whether there is an event to read; a generated column has its row alone.
     pub event: bool,
+    /// Bare names are the row's columns: what a rollup says of another table's rows.
+    pub bare: bool,
 }
 
 /// A column as expressions read it. A generated one is inlined.

@@ -31,6 +31,9 @@ impl Pass<'_, '_> {
         if names[0] == "row" {
             return self.row(ast, below);
         }
+        if self.compiler.bare && below.is_empty() {
+            return self.row(ast, &names);
+        }
         if !self.compiler.event {
             let message = format!("`{}` is not to be had here: there is a row and no event", names[0]);
             return Err(self.wrong(ast, "unknown-name", message, Some("read columns: row.NAME".into())));

@@ -1,0 +1,274 @@
+//! Carrying out marks: rows that follow from other rows are brought up to date.
+//!
+//! One propagator at a time works on a generation, transaction by transaction, under an advisory lock that ends with each.
+//! What it writes it works out in the same transaction, from what is there then, on rows that it has locked: one that
+//! slept can write nothing old.
+//!
+//! Lanes copy joined columns themselves when a row begins to refer to another one. They do so within the **gate**, an
+//! advisory lock that they share and hold to their commit. A change of the joined row is marked; whoever carries the mark
+//! out first waits until the lanes that stood in the gate when the mark was seen are through: nobody else can have read
+//! the value from before it, and their rows can be seen now. Lanes that come later read the new value and are not waited
+//! for. Locks on joined rows would not do: a lane that waits for one goes on with the values that it had read before
+//! (<https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED>).
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::{Arguments, Connection, PgPool, Row as _};
+
+use super::commit::Generation;
+use super::error::StoreError;
+use super::marks::{self, Marked, Marks, Origin, Taken};
+use super::observe::Watch;
+use super::sql::vouched;
+use super::tables::table_name;
+use super::write::Target;
+use crate::batch::{Key, compare_keys};
+use crate::plan::derived::{Edge, Join, Rollup};
+use crate::plan::Plan;
+use crate::proof::{self, Sabotage};
+
+/// Rows that a transaction writes at most; so long are others kept waiting for one of them.
+const CHUNK: usize = 2_000;
+/// Marks that are looked at at once.
+const MOST_MARKS: i64 = 2_000;
+
+/// Classes of advisory locks; the generation is the other half of each. The numbers only have to be ours.
+const GATE: i32 = 0x7072_6701;
+const PROPAGATOR: i32 = 0x7072_6702;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Propagated {
+    /// Keys whose marks are gone.
+    pub keys: usize,
+    /// Rows that were looked at.
+    pub rows: usize,
+}
+
+/// Lanes stand in the gate from before they read a joined row until they have committed.
+///
+/// # Errors
+/// What Postgres says.
+pub(super) async fn enter_gate(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    generation: &Generation,
+) -> Result<(), StoreError> {
+    if plan.tables.iter().any(|table| !table.joins.is_empty()) && !proof::sabotaged(Sabotage::Gate) {
+        sqlx::query("SELECT pg_advisory_xact_lock_shared($1, $2)")
+            .bind(GATE)
+            .bind(generation.id as i32)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Waits until those who stand in the gate now are through.
+async fn wait_at_gate(connection: &mut PgConnection, generation: &Generation) -> Result<(), StoreError> {
+    const AGAIN: Duration = Duration::from_millis(2);
+    let holders = "SELECT virtualtransaction FROM pg_locks
+        WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = $1::bigint::oid AND objid = $2::bigint::oid AND objsubid = 2 AND granted";
+    let class = i64::from(GATE as u32);
+    let object = i64::from(generation.id as i32 as u32);
+    let mut waiting: Vec<String> =
+        sqlx::query_scalar(holders).bind(class).bind(object).fetch_all(&mut *connection).await?;
+    while !waiting.is_empty() {
+        tokio::time::sleep(AGAIN).await;
+        let still = format!("{holders} AND virtualtransaction = ANY($3)");
+        waiting = sqlx::query_scalar(vouched(still)).bind(class).bind(object).bind(&waiting).fetch_all(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Carries out the oldest marks of one edge. `None` when there are none.
+///
+/// # Errors
+/// What Postgres says. What was not carried out is still marked.
+pub async fn propagate(
+    pool: &PgPool,
+    plan: &Plan,
+    generation: &Generation,
+) -> Result<Option<Propagated>, StoreError> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = begin(&mut connection, generation).await?;
+    let Some(taken) = marks::oldest(&mut transaction, plan, &generation.schema, MOST_MARKS).await? else {
+        return Ok(None);
+    };
+    let edge = &plan.edges[taken.edge];
+    let work = Work { plan, generation, target: Target::new(plan, &generation.schema, edge.to) };
+    if let Some(rollup) = plan.rollup(edge) {
+        let done = work.add_up(&mut transaction, rollup, &taken).await?;
+        transaction.commit().await?;
+        return Ok(Some(done));
+    }
+    let Some(join) = plan.join(edge) else { return Ok(None) };
+    wait_at_gate(&mut transaction, generation).await?;
+    let (marked, rows) = work.few_enough(&mut transaction, edge, join, &taken).await?;
+    let origin = oldest_of(&marked);
+    if rows.len() <= CHUNK {
+        work.refill(&mut transaction, rows.iter().collect(), origin).await?;
+        marks::remove(&mut transaction, &generation.schema, &marked).await?;
+        proof::failpoint(proof::BEFORE_COMMIT);
+        transaction.commit().await?;
+        return Ok(Some(Propagated { keys: marked.len(), rows: rows.len() }));
+    }
+    // One row that very many refer to: page by page, each a transaction of its own. No gate any more: what lanes write
+    // since the mark was seen is right by itself.
+    transaction.rollback().await?;
+    let (mut after, mut done) = (None, Propagated { keys: 1, rows: 0 });
+    loop {
+        let mut transaction = begin(&mut connection, generation).await?;
+        let page = work.page(&mut transaction, edge, join, &marked, after.as_ref(), CHUNK).await?;
+        work.refill(&mut transaction, page.iter().collect(), origin).await?;
+        let is_last = page.len() < CHUNK;
+        if is_last {
+            marks::remove(&mut transaction, &generation.schema, &marked).await?;
+        }
+        proof::failpoint(proof::BEFORE_COMMIT);
+        transaction.commit().await?;
+        proof::failpoint(proof::AFTER_COMMIT);
+        done.rows += page.len();
+        if is_last {
+            return Ok(Some(done));
+        }
+        after = page.last().cloned();
+    }
+}
+
+/// A transaction that is the only one of its kind.
+async fn begin<'c>(
+    connection: &'c mut PgConnection,
+    generation: &Generation,
+) -> Result<sqlx::Transaction<'c, sqlx::Postgres>, StoreError> {
+    let mut transaction = connection.begin().await?;
+    if !proof::sabotaged(Sabotage::PropagatorLock) {
+        sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
+            .bind(PROPAGATOR)
+            .bind(generation.id as i32)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    Ok(transaction)
+}
+
+fn oldest_of(marked: &[&Marked]) -> Option<Origin> {
+    marked.iter().map(|marked| marked.origin).reduce(Origin::older)
+}
+
+struct Work<'w> {
+    plan: &'w Plan,
+    generation: &'w Generation,
+    target: Target<'w>,
+}
+
+impl Work<'_> {
+    /// As many of the marks as few enough rows refer to, and these rows; one mark at least, which may have too many.
+    async fn few_enough<'t>(
+        &self,
+        connection: &mut PgConnection,
+        edge: &Edge,
+        join: &Join,
+        taken: &'t Taken,
+    ) -> Result<(Vec<&'t Marked>, Vec<Key>), StoreError> {
+        let mut marked: Vec<&Marked> = taken.keys.iter().collect();
+        loop {
+            let rows = self.page(connection, edge, join, &marked, None, CHUNK + 1).await?;
+            if rows.len() <= CHUNK || marked.len() == 1 {
+                return Ok((marked, rows));
+            }
+            marked.truncate(marked.len().div_ceil(4));
+        }
+    }
+
+    async fn page(
+        &self,
+        connection: &mut PgConnection,
+        edge: &Edge,
+        join: &Join,
+        marked: &[&Marked],
+        after: Option<&Key>,
+        most: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        let keys: Vec<&Key> = marked.iter().map(|marked| &marked.key).collect();
+        self.target.referring(connection, &join.by, (&self.plan.tables[edge.from], &keys), after, most).await
+    }
+
+    /// Brings the joined columns of rows up to date, and marks what follows from them.
+    async fn refill(&self, connection: &mut PgConnection, mut keys: Vec<&Key>, origin: Option<Origin>) -> Result<(), StoreError> {
+        keys.sort_unstable_by(|a, b| compare_keys(a, b));
+        keys.dedup();
+        let watch = Watch::of(self.plan, self.target.at);
+        let mut marks = Marks::default();
+        self.lock(connection, &keys).await?;
+        let before = watch.before(&self.target, connection, &keys).await?;
+        let changed = self.target.refill(connection, &keys).await?;
+        changed.iter().for_each(|key| watch.joined(key, &mut marks));
+        watch.after(&self.target, connection, &keys, &before, &mut marks).await?;
+        self.mark(connection, marks, origin).await
+    }
+
+    async fn lock(&self, connection: &mut PgConnection, keys: &[&Key]) -> Result<(), StoreError> {
+        let sql = format!(
+            "SELECT 1 FROM {} JOIN {} AS t ON {} ORDER BY s.ordinal FOR NO KEY UPDATE OF t",
+            self.target.unnest(&[], &[("ordinal", "bigint[]")]),
+            table_name(&self.generation.schema, self.target.table),
+            self.target.same_key(),
+        );
+        let mut arguments = PgArguments::default();
+        self.target.bind_key(&mut arguments, keys.iter().copied())?;
+        arguments.add((0..keys.len() as i64).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
+        sqlx::query_with(vouched(sql), arguments).execute(connection).await?;
+        Ok(())
+    }
+
+    /// Adds what was marked to the rows that aggregate it.
+    async fn add_up(&self, connection: &mut PgConnection, rollup: &Rollup, taken: &Taken) -> Result<Propagated, StoreError> {
+        let mut marked: Vec<&Marked> = taken.keys.iter().collect();
+        marked.sort_unstable_by(|a, b| compare_keys(&a.key, &b.key));
+        let keys: Vec<&Key> = marked.iter().map(|marked| &marked.key).collect();
+        let watch = Watch::of(self.plan, self.target.at);
+        let mut marks = Marks::default();
+        self.target.make_rows(connection, &keys).await?;
+        self.lock(connection, &keys).await?;
+        let before = watch.before(&self.target, connection, &keys).await?;
+        self.target.add_sums(connection, rollup, &marked).await?;
+        let searched: Vec<&Key> = marked.iter().filter(|marked| marked.search).map(|marked| &marked.key).collect();
+        self.target.search(connection, rollup, &searched).await?;
+        self.target.refill(connection, &keys).await?;
+        keys.iter().for_each(|key| watch.joined(key, &mut marks));
+        watch.after(&self.target, connection, &keys, &before, &mut marks).await?;
+        self.mark(connection, marks, oldest_of(&marked)).await?;
+        marks::remove(connection, &self.generation.schema, &marked).await?;
+        Ok(Propagated { keys: keys.len(), rows: keys.len() })
+    }
+
+    /// The marks of the next hop commit with what they follow from.
+    async fn mark(&self, connection: &mut PgConnection, marks: Marks, origin: Option<Origin>) -> Result<(), StoreError> {
+        if proof::sabotaged(Sabotage::NextHop) {
+            return Ok(());
+        }
+        marks.write(connection, &self.generation.schema, origin).await
+    }
+}
+
+/// The newest change that is marked: what was applied before now has been followed everywhere once no mark goes back to
+/// it or to one before.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn horizon(pool: &PgPool, schema: &str) -> Result<Option<i64>, sqlx::Error> {
+    let sql = format!("SELECT max(COALESCE(origin, id)) FROM {}", marks::marks_name(schema));
+    sqlx::query(vouched(sql)).fetch_one(pool).await?.try_get(0)
+}
+
+/// Whether all that was marked up to a horizon has been followed.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn is_followed(pool: &PgPool, schema: &str, horizon: i64) -> Result<bool, sqlx::Error> {
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE COALESCE(origin, id) <= $1)", marks::marks_name(schema));
+    sqlx::query_scalar(vouched(sql)).bind(horizon).fetch_one(pool).await
+}
