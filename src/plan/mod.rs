@@ -268,7 +268,7 @@ pub struct Column {
     pub hidden: bool,
     /// A join or a rollup fills it, and no handler does.
     pub derived: bool,
-    /// A join keeps what it last was: the end of a row does not clear it.
+    /// A join keeps what it last was: the end of a row does not clear it, unless it is for good.
     pub kept: bool,
     pub description: Option<String>,
 }

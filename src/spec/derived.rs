@@ -26,7 +26,7 @@ pub enum OnDelete {
     /// The columns are empty again.
     #[default]
     Clear,
-    /// The columns keep what the other row last said.
+    /// The columns keep what the other row last said; an end for good (`delete: final`) clears them all the same.
     Keep,
 }
 

@@ -6,6 +6,7 @@
 mod bad_input;
 mod capabilities;
 mod dead_letters;
+mod derived;
 mod endpoint;
 mod exactly_once;
 mod generated;

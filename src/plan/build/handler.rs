@@ -136,7 +136,7 @@ impl Build<'_> {
     pub(super) fn clear_for_good(&self, plan: &mut Table) {
         let Table { columns, handlers, .. } = plan;
         for handler in handlers.iter_mut().filter(|handler| handler.existence == Existence::EndsForGood) {
-            let own = (0..columns.len()).filter(|at| !columns[*at].derived && !columns[*at].kept);
+            let own = (0..columns.len()).filter(|at| !columns[*at].derived);
             handler.effects = cleared(columns, own, handler.line).collect();
         }
     }

@@ -1,0 +1,161 @@
+//! Joins and rollups: what the store makes of them against the naive model.
+
+mod network;
+mod random;
+
+use std::collections::BTreeMap;
+
+use projector::batch::Batch;
+use projector::event::Record;
+use projector::golden::Model;
+use projector::intake::intake;
+use projector::plan::{Plan, compile};
+use projector::spec::diagnostic::SourceFile;
+use projector::store::commit::commit;
+use projector::store::propagate::propagate;
+use projector::store::write::Way;
+use projector::store::{Generation, catalog, connect};
+use projector::value::Value;
+use projector::value::json::{canonical, json_value};
+use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
+
+use super::world::World;
+
+/// An event as a service sends it: the source's index, the type, the data.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub source: usize,
+    pub type_: &'static str,
+    pub data: serde_json::Value,
+}
+
+/// A projection in a database of its own, and the model of it.
+pub struct Stage {
+    pub world: World,
+    pub pool: PgPool,
+    pub plan: Plan,
+    pub generation: Generation,
+    pub model: Model,
+}
+
+type Rows = BTreeMap<String, BTreeMap<String, String>>;
+
+impl Stage {
+    pub fn new(name: &str, yaml: &str) -> Stage {
+        let (plan, found) = compile(&SourceFile::new("made.yaml", yaml));
+        let plan = plan.unwrap_or_else(|| panic!("{found:#?}"));
+        let world = World::new(name);
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
+        let (pool, generation) = world.runtime.block_on(async {
+            let pool = connect::pool(options.username("projector").database(&world.name), 8, 60_000, false);
+            catalog::migrate(&pool).await.unwrap();
+            let plans = std::slice::from_ref(&plan);
+            catalog::apply(&pool, plans, &[], "views").await.unwrap();
+            let generation = catalog::live_generations(&pool, plans).await.unwrap().remove(0);
+            (pool, generation)
+        });
+        let model = Model::new(&plan);
+        Stage { world, pool, plan, generation, model }
+    }
+
+    /// Empties all tables, of the model too.
+    pub async fn reset(&mut self) {
+        let tables: Vec<String> = self.plan.tables.iter().map(|table| format!("{:?}", table.name)).collect();
+        let all = tables.iter().map(String::as_str).chain(["projector_marks"]);
+        let all: Vec<String> = all.map(|table| format!("\"{}\".{table}", self.generation.schema)).collect();
+        self.pool.execute(AssertSqlSafe(format!("TRUNCATE {}", all.join(", ")))).await.unwrap();
+        self.model = Model::new(&self.plan);
+    }
+
+    /// Folds an event into a batch, and applies it to the model.
+    pub fn fold(&mut self, batch: &mut Batch, sent: &Sent) {
+        fold(&self.plan, Some(&mut self.model), batch, sent);
+    }
+
+    pub fn batch(&self) -> Batch {
+        Batch::new(&self.plan)
+    }
+
+    pub async fn commit(&self, batch: Batch, way: Way) {
+        let batch = batch.seal();
+        loop {
+            match commit(&self.pool, &self.plan, &self.generation, &batch, 0.0, way).await {
+                Ok(_) => return,
+                Err(error) if error.is_collision() => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub async fn propagate_all(&self) {
+        while propagate(&self.pool, &self.plan, &self.generation).await.unwrap().is_some() {}
+    }
+
+    /// What differs between the model's rows and those that readers see.
+    pub async fn differences(&self) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (at, table) in self.plan.tables.iter().enumerate().filter(|(_, table)| table.served) {
+            let columns = table.key.iter().chain(table.columns.iter().filter(|column| !column.hidden));
+            let types: BTreeMap<&str, _> = columns.map(|c| (c.name.as_str(), &c.shape.type_)).collect();
+            let key = |row: &BTreeMap<String, String>| -> String {
+                table.key.iter().map(|column| row[&column.name].as_str()).collect::<Vec<_>>().join(",")
+            };
+            let canonical = |value: &Value| canonical(&value.to_json_text()).unwrap();
+            let model = self.model.visible_rows(&self.plan, at, 0).unwrap();
+            let model: Rows = model
+                .into_iter()
+                .map(|row| row.iter().map(|(name, value)| (name.clone(), canonical(value))).collect())
+                .map(|row| (key(&row), row))
+                .collect();
+            let selected: Vec<String> = types.keys().map(|name| format!("to_jsonb({name})::text AS {name}")).collect();
+            let sql = format!("SELECT {} FROM views.{}", selected.join(", "), table.name);
+            let mut found = Rows::new();
+            for row in self.pool.fetch_all(AssertSqlSafe(sql)).await.unwrap() {
+                let mut plain = BTreeMap::new();
+                for (at, (name, type_)) in types.iter().enumerate() {
+                    let text: Option<&str> = row.get(at);
+                    let value = text.map_or(Value::Null, |text| json_value(text).unwrap());
+                    plain.insert(name.to_string(), canonical(&type_.coerce(value).unwrap()));
+                }
+                found.insert(key(&plain), plain);
+            }
+            for (key, row) in &model {
+                match found.get(key) {
+                    None => differences.push(format!("{} {key} is not there", table.name)),
+                    Some(other) => differences.extend(row.iter().filter(|(name, value)| other[*name] != **value).map(
+                        |(name, value)| format!("{} {key}: {name} is {}, not {value}", table.name, other[name]),
+                    )),
+                }
+            }
+            let more = found.keys().filter(|key| !model.contains_key(*key));
+            differences.extend(more.map(|key| format!("{} {key} should not be there", table.name)));
+        }
+        differences
+    }
+}
+
+pub fn fold(plan: &Plan, model: Option<&mut Model>, batch: &mut Batch, sent: &Sent) {
+    let payload = json!({
+        "specversion": "1.0", "id": "1", "source": "/test", "type": sent.type_, "data": sent.data,
+        "time": "2026-11-21T00:00:00Z",
+    });
+    let payload = payload.to_string();
+    let record = Record {
+        topic: "t",
+        partition: 0,
+        offset: 0,
+        time: Some(0),
+        key: None,
+        payload: Some(payload.as_bytes()),
+        headers: vec![],
+    };
+    let taken = intake(plan, sent.source, &record, None, &|_, _| false).unwrap_or_else(|e| panic!("{e:?} {payload}"));
+    if let Some(model) = model {
+        for row in &taken.patches {
+            model.apply(plan, row.table, &row.key, &row.patch).unwrap();
+        }
+    }
+    batch.absorb(plan, taken.patches).unwrap();
+}
