@@ -6,6 +6,7 @@ mod dirty;
 mod floor;
 mod fold;
 mod history;
+mod join;
 mod kafka;
 mod latency;
 mod locked;
@@ -58,6 +59,14 @@ enum Workload {
         /// Events in all, five a basket.
         #[arg(long, default_value_t = 500_000)]
         events: u64,
+    },
+    /// Orders with their customers' names, which change.
+    Join {
+        #[arg(long, default_value_t = 200_000)]
+        orders: u64,
+        /// Customers; each is renamed once, and once more live.
+        #[arg(long, default_value_t = 50_000)]
+        customers: u64,
     },
     /// Decoding, expressions and folding alone: no Kafka, no Postgres.
     Micro,
@@ -134,6 +143,7 @@ async fn measure(arguments: &Arguments) -> Result<Value> {
         Workload::Dirty { events } => dirty::run(&arguments.services, events).await,
         Workload::Wide { events } => fold::run(&arguments.services, &wide::Readings::new(events)).await,
         Workload::Locked { events } => fold::run(&arguments.services, &locked::Baskets::new(events)?).await,
+        Workload::Join { orders, customers } => join::run(&arguments.services, orders, customers).await,
         Workload::Micro => micro::run(),
         Workload::Latency { events_per_s, seconds } => latency::run(&arguments.services, events_per_s, seconds).await,
     }

@@ -163,7 +163,9 @@ fn values(rollup: &Rollup, family: &[Child<'_>]) -> Result<Vec<(u16, Value)>, St
             Quotient::Average { column, sum, count, scale } => {
                 let (sum, count) = (sum_of(*sum).unwrap_or_default(), sum_of(*count).unwrap_or_default());
                 let mean = sum.checked_div(count).map(|mean| {
-                    Value::Decimal(mean.round_dp_with_strategy(u32::from(*scale), RoundingStrategy::MidpointNearestEven))
+                    Value::Decimal(
+                        mean.round_dp_with_strategy(u32::from(*scale), RoundingStrategy::MidpointNearestEven),
+                    )
                 });
                 (*column, mean.unwrap_or(Value::Null))
             }

@@ -226,7 +226,10 @@ impl Table {
     /// Whether a row is there for readers, joins and rollups. What expires, and what `show` hides, is still there.
     pub fn exists(&self, row: &Row) -> bool {
         if let Some(children) = self.children {
-            return matches!(row.values[usize::from(children)].compare(&Value::Int(0)), Some(std::cmp::Ordering::Greater));
+            return matches!(
+                row.values[usize::from(children)].compare(&Value::Int(0)),
+                Some(std::cmp::Ordering::Greater)
+            );
         }
         let alive = || self.alive.iter().any(|at| row.values[usize::from(*at)] == Value::Bool(true));
         !self.presence || (row.present & FINAL == 0 && (row.present & (EVER - 1) != 0 || alive()))

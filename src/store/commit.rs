@@ -7,10 +7,10 @@ use sqlx::{Connection, PgPool, Row};
 
 use super::bind::Instant;
 use super::error::StoreError;
-use super::parked;
-use super::seen;
 use super::marks::Marks;
+use super::parked;
 use super::propagate::enter_gate;
+use super::seen;
 use super::write::{Way, Writer};
 use crate::batch::Sealed;
 use crate::checkpoint::Partition;

@@ -9,10 +9,10 @@ use super::sql::{ident, literal, vouched};
 use super::tables::{exists, sql_type, table_name};
 use super::write::Target;
 use crate::batch::Key;
-use crate::plan::types::Scalar;
-use crate::plan::{Column, Table};
 use crate::plan::derived::Join;
 use crate::plan::expr::RowRef;
+use crate::plan::types::Scalar;
+use crate::plan::{Column, Table};
 
 /// What a table's joins copy, as SQL.
 pub(super) struct Fill {
@@ -40,11 +40,8 @@ impl Target<'_> {
                 conditions.push(format!("{alias}.{} = {value}", ident(&key.name)));
             }
             conditions.extend(exists(other, &format!("{alias}."), join.keep));
-            fill.joins += &format!(
-                " LEFT JOIN {} AS {alias} ON {}",
-                table_name(self.schema, other),
-                conditions.join(" AND ")
-            );
+            fill.joins +=
+                &format!(" LEFT JOIN {} AS {alias} ON {}", table_name(self.schema, other), conditions.join(" AND "));
             for (column, from) in &join.fill {
                 let into = &self.table.columns[usize::from(*column)];
                 let mut value = format!("{alias}.{}", ident(&other.column(*from).name));
@@ -77,42 +74,55 @@ impl Target<'_> {
         order
     }
 
-    /// Brings the joined columns of rows that this transaction has locked up to date. Returns the keys of those that were
-    /// not.
+    /// The joined columns of rows `o` as they should be: the joins, the columns' names, their values.
+    fn wanted(&self) -> (String, Vec<String>, Vec<String>) {
+        let fill = self.fill(&|by| format!("o.{}", ident(&self.table.column(by).name)));
+        let name = |column: u16| ident(&self.table.columns[usize::from(column)].name);
+        let (names, values) = fill.columns.into_iter().map(|(at, sql)| (name(at), sql)).unzip();
+        (fill.joins, names, values)
+    }
+
+    /// Brings the joined columns of rows up to date. Returns the keys of those that were not.
+    ///
+    /// A row that begins to refer to another one meanwhile is left alone: whoever makes it do so fills it, within the gate.
     pub(super) async fn refill(&self, connection: &mut PgConnection, keys: &[&Key]) -> Result<Vec<Key>, StoreError> {
         if self.table.joins.is_empty() || keys.is_empty() {
             return Ok(Vec::new());
         }
-        let fill = self.fill(&|by| format!("o.{}", ident(&self.table.column(by).name)));
-        let name = |column: u16| ident(&self.table.columns[usize::from(column)].name);
+        let (joins, names, values) = self.wanted();
         let key = self.key_names("");
-        let own_key: Vec<String> = self.key_names("o.");
-        let values: Vec<String> = fill.columns.iter().map(|(at, sql)| format!("{sql} AS {}", name(*at))).collect();
-        let of = |alias: &str| -> String {
-            let columns: Vec<String> = fill.columns.iter().map(|(at, _)| format!("{alias}.{}", name(*at))).collect();
-            columns.join(", ")
+        let mut by: Vec<String> = Vec::new();
+        for column in self.table.joins.iter().flat_map(|join| &join.by).filter(|by| !by.of_key) {
+            let column = self.table.column(*column);
+            if !column.derived && !by.contains(&ident(&column.name)) {
+                by.push(ident(&column.name));
+            }
+        }
+        let of = |alias: &str, columns: &[String]| -> String {
+            columns.iter().map(|name| format!("{alias}.{name}")).collect::<Vec<_>>().join(", ")
         };
-        let assignments: Vec<String> = fill.columns.iter().map(|(at, _)| format!("{0} = f.{0}", name(*at))).collect();
-        let same = |a: &str, b: &str| -> String {
-            let same: Vec<String> = key.iter().map(|key| format!("{a}.{key} = {b}.{key}")).collect();
-            same.join(" AND ")
-        };
-        let given: Vec<String> = self.table.key.iter().map(|column| format!("o.{} = {}", ident(&column.name), self.selected(column))).collect();
+        let named: Vec<String> = values.iter().zip(&names).map(|(sql, name)| format!("{sql} AS {name}")).collect();
+        let assignments: Vec<String> = names.iter().map(|name| format!("{name} = f.{name}")).collect();
+        let same: Vec<String> = key.iter().map(|key| format!("t.{key} = f.{key}")).collect();
+        let referring = by.iter().map(|by| format!(" AND t.{by} IS NOT DISTINCT FROM f.{by}")).collect::<String>();
+        let given: Vec<String> = (self.table.key.iter())
+            .map(|column| format!("o.{} = {}", ident(&column.name), self.selected(column)))
+            .collect();
+        let own: Vec<String> = key.iter().chain(&by).cloned().collect();
         let table = table_name(self.schema, self.table);
         let sql = format!(
             "UPDATE {table} AS t SET {} FROM (
-                 SELECT {}, {} FROM {} JOIN {table} AS o ON {}{}
+                 SELECT {}, {} FROM {} JOIN {table} AS o ON {}{joins}
              ) AS f
-             WHERE {} AND ROW({}) IS DISTINCT FROM ROW({}) RETURNING {}",
+             WHERE {}{referring} AND ROW({}) IS DISTINCT FROM ROW({}) RETURNING {}",
             assignments.join(", "),
-            own_key.join(", "),
-            values.join(", "),
+            of("o", &own),
+            named.join(", "),
             self.unnest(&[], &[]),
             given.join(" AND "),
-            fill.joins,
-            same("t", "f"),
-            of("t"),
-            of("f"),
+            same.join(" AND "),
+            of("t", &names),
+            of("f", &names),
             self.key_texts("t."),
         );
         let mut arguments = PgArguments::default();
@@ -137,47 +147,62 @@ impl Target<'_> {
             .collect()
     }
 
-    /// A page of the rows that refer to one row of another table, in the order of their keys, after one of them.
-    pub(super) async fn referring(
+    /// Rows that refer to one of these rows of another table and are not up to date, each with the index of that row: the
+    /// first so many, in the order of the keys that are referred to. Of a single one, a page after one of the rows.
+    pub(super) async fn stale(
         &self,
         connection: &mut PgConnection,
         by: &[RowRef],
         (other, referred): (&Table, &[&Key]),
         after: Option<&Key>,
         most: usize,
-    ) -> Result<Vec<Key>, StoreError> {
+    ) -> Result<Vec<(usize, Key)>, StoreError> {
+        let (joins, names, values) = self.wanted();
         let mut sources = Vec::new();
         let mut conditions = Vec::new();
         let mut arguments = PgArguments::default();
         for (at, (column, key)) in by.iter().zip(&other.key).enumerate() {
-            sources.push(format!("${}::{}", at + 1, bind::array_type(&key.shape.type_)));
+            let source = format!("${}::{}", at + 1, bind::array_type(&key.shape.type_));
             let own = self.table.column(*column);
-            conditions.push(format!("t.{} = m.c{at}::{}", ident(&own.name), self.sql_type(own)));
+            // Of a single one the planner sees that the index gives its rows in order.
+            let value = if referred.len() == 1 { format!("({source})[1]") } else { format!("m.c{at}") };
+            conditions.push(format!("o.{} = {value}::{}", ident(&own.name), self.sql_type(own)));
+            sources.push(source);
             bind::add(&mut arguments, &key.shape.type_, referred.iter().map(|key| Some(&key[at])))?;
         }
         let columns: Vec<String> = (0..by.len()).map(|at| format!("c{at}")).collect();
-        let mut order = String::new();
         if let Some(after) = after {
             let mut bounds = Vec::new();
             for (at, column) in self.table.key.iter().enumerate() {
-                bounds.push(format!("(${}::{})[1]::{}", by.len() + at + 1, bind::array_type(&column.shape.type_), self.sql_type(column)));
+                let array = bind::array_type(&column.shape.type_);
+                bounds.push(format!("(${}::{array})[1]::{}", by.len() + at + 1, self.sql_type(column)));
                 bind::add(&mut arguments, &column.shape.type_, std::iter::once(Some(&after[at])))?;
             }
-            conditions.push(format!("({}) > ({})", self.key_names("t.").join(", "), bounds.join(", ")));
+            conditions.push(format!("({}) > ({})", self.key_names("o.").join(", "), bounds.join(", ")));
         }
-        if referred.len() == 1 {
-            order = format!(" ORDER BY {}", self.key_names("t.").join(", "));
-        }
+        let (from, order) = match referred.len() {
+            1 => ("(SELECT 1::bigint AS n) AS m".into(), format!(" ORDER BY {}", self.key_names("o.").join(", "))),
+            _ => (
+                format!("unnest({}) WITH ORDINALITY AS m({}, n)", sources.join(", "), columns.join(", ")),
+                String::new(),
+            ),
+        };
+        let own: Vec<String> = names.iter().map(|name| format!("o.{name}")).collect();
         let sql = format!(
-            "SELECT {} FROM unnest({}) AS m({}) JOIN {} AS t ON {}{order} LIMIT {most}",
-            self.key_texts("t."),
-            sources.join(", "),
-            columns.join(", "),
+            "SELECT m.n, {} FROM {from} JOIN {} AS o ON {}{joins}
+             WHERE ROW({}) IS DISTINCT FROM ROW({}){order} LIMIT {most}",
+            self.key_texts("o."),
             table_name(self.schema, self.table),
             conditions.join(" AND "),
+            own.join(", "),
+            values.join(", "),
         );
         let found = sqlx::query_with(vouched(sql), arguments).fetch_all(connection).await?;
-        found.iter().map(|row| self.read_key(row, 0)).collect()
+        let stale = found.iter().map(|row| {
+            let number: i64 = row.try_get(0)?;
+            Ok((number as usize - 1, self.read_key(row, 1)?))
+        });
+        stale.collect()
     }
 }
 

@@ -107,7 +107,9 @@ impl Marks {
     ) -> Result<(), StoreError> {
         const AT_ONCE: usize = 20_000;
         // What comes to nothing changes nothing.
-        self.found.retain(|_, change| change.deltas.is_empty() || change.search || change.deltas.iter().any(|d| !d.is_zero()));
+        self.found.retain(|_, change| {
+            change.deltas.is_empty() || change.search || change.deltas.iter().any(|d| !d.is_zero())
+        });
         let all: Vec<(&(usize, String), &Change)> = self.found.iter().collect();
         let sql = format!(
             "INSERT INTO {} (edge, key, deltas, search, origin, marked_at)
@@ -177,7 +179,8 @@ pub async fn oldest(
     most: i64,
 ) -> Result<Option<Taken>, StoreError> {
     let name = marks_name(schema);
-    let sums = plan.edges.iter().filter_map(|edge| plan.rollup(edge)).map(|rollup| rollup.sums.len()).max().unwrap_or(0);
+    let sums =
+        plan.edges.iter().filter_map(|edge| plan.rollup(edge)).map(|rollup| rollup.sums.len()).max().unwrap_or(0);
     let sums: Vec<String> = (1..=sums).map(|at| format!("coalesce(sum(deltas[{at}]), 0)")).collect();
     let sql = format!(
         "SELECT edge, key, array_agg(id), ARRAY[{}]::text[], bool_or(search), min(COALESCE(origin, id)),
@@ -190,7 +193,8 @@ pub async fn oldest(
     let mut taken: Option<Taken> = None;
     for row in rows {
         let (edge, key): (i32, &str) = (row.try_get(0)?, row.try_get(1)?);
-        let lost = || StoreError::Catalog(format!("a mark names the edge {edge} and the key {key}: the plan has none such"));
+        let lost =
+            || StoreError::Catalog(format!("a mark names the edge {edge} and the key {key}: the plan has none such"));
         let columns = plan.edges.get(edge as usize).map(|edge| key_columns(plan, edge)).ok_or_else(lost)?;
         let values = json_items(key).map_err(|_| lost())?;
         let parts = columns.iter().zip(values).map(|(column, value)| column.shape.type_.coerce(value));

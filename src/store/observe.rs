@@ -80,7 +80,14 @@ impl Watch {
         Ok(())
     }
 
-    fn compare(&self, target: &Target<'_>, key: &Key, before: &Row, after: &Row, marks: &mut Marks) -> Result<(), Reason> {
+    fn compare(
+        &self,
+        target: &Target<'_>,
+        key: &Key,
+        before: &Row,
+        after: &Row,
+        marks: &mut Marks,
+    ) -> Result<(), Reason> {
         if before == after {
             return Ok(());
         }

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnection};
-use sqlx::{Arguments, Connection, PgPool, Row as _};
+use sqlx::{Arguments, Connection, Executor, PgPool, Row as _};
 
 use super::commit::Generation;
 use super::error::StoreError;
@@ -24,14 +24,14 @@ use super::sql::vouched;
 use super::tables::table_name;
 use super::write::Target;
 use crate::batch::{Key, compare_keys};
-use crate::plan::derived::{Edge, Join, Rollup};
 use crate::plan::Plan;
+use crate::plan::derived::{Edge, Join, Rollup};
 use crate::proof::{self, Sabotage};
 
 /// Rows that a transaction writes at most; so long are others kept waiting for one of them.
-const CHUNK: usize = 2_000;
+const CHUNK: usize = 4_000;
 /// Marks that are looked at at once.
-const MOST_MARKS: i64 = 2_000;
+const MOST_MARKS: i64 = 10_000;
 
 /// Classes of advisory locks; the generation is the other half of each. The numbers only have to be ours.
 const GATE: i32 = 0x7072_6701;
@@ -78,7 +78,12 @@ async fn wait_at_gate(connection: &mut PgConnection, generation: &Generation) ->
     while !waiting.is_empty() {
         tokio::time::sleep(AGAIN).await;
         let still = format!("{holders} AND virtualtransaction = ANY($3)");
-        waiting = sqlx::query_scalar(vouched(still)).bind(class).bind(object).bind(&waiting).fetch_all(&mut *connection).await?;
+        waiting = sqlx::query_scalar(vouched(still))
+            .bind(class)
+            .bind(object)
+            .bind(&waiting)
+            .fetch_all(&mut *connection)
+            .await?;
     }
     Ok(())
 }
@@ -87,11 +92,7 @@ async fn wait_at_gate(connection: &mut PgConnection, generation: &Generation) ->
 ///
 /// # Errors
 /// What Postgres says. What was not carried out is still marked.
-pub async fn propagate(
-    pool: &PgPool,
-    plan: &Plan,
-    generation: &Generation,
-) -> Result<Option<Propagated>, StoreError> {
+pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<Option<Propagated>, StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = begin(&mut connection, generation).await?;
     let Some(taken) = marks::oldest(&mut transaction, plan, &generation.schema, MOST_MARKS).await? else {
@@ -106,26 +107,42 @@ pub async fn propagate(
     }
     let Some(join) = plan.join(edge) else { return Ok(None) };
     wait_at_gate(&mut transaction, generation).await?;
-    let (marked, rows) = work.few_enough(&mut transaction, edge, join, &taken).await?;
-    let origin = oldest_of(&marked);
-    if rows.len() <= CHUNK {
-        work.refill(&mut transaction, rows.iter().collect(), origin).await?;
-        marks::remove(&mut transaction, &generation.schema, &marked).await?;
+    let all: Vec<&Marked> = taken.keys.iter().collect();
+    let mut stale = work.stale(&mut transaction, edge, join, &all, None).await?;
+    // What did not fit into the page is not carried out yet. Postgres went through the marks in their order, as it does
+    // where it looks rows up by an index; had it not, nobody would know which marks the page is of.
+    let in_order = stale.is_sorted_by_key(|(of, _)| *of);
+    let whole = match stale.last() {
+        Some((last, _)) if stale.len() >= CHUNK => {
+            if in_order {
+                *last
+            } else {
+                0
+            }
+        }
+        _ => all.len(),
+    };
+    if whole > 0 {
+        let marked = &all[..whole];
+        stale.retain(|(of, _)| *of < whole);
+        work.refill(&mut transaction, &stale, oldest_of(marked)).await?;
+        marks::remove(&mut transaction, &generation.schema, marked).await?;
         proof::failpoint(proof::BEFORE_COMMIT);
         transaction.commit().await?;
-        return Ok(Some(Propagated { keys: marked.len(), rows: rows.len() }));
+        return Ok(Some(Propagated { keys: marked.len(), rows: stale.len() }));
     }
     // One row that very many refer to: page by page, each a transaction of its own. No gate any more: what lanes write
     // since the mark was seen is right by itself.
     transaction.rollback().await?;
+    let marked = &all[..1];
     let (mut after, mut done) = (None, Propagated { keys: 1, rows: 0 });
     loop {
         let mut transaction = begin(&mut connection, generation).await?;
-        let page = work.page(&mut transaction, edge, join, &marked, after.as_ref(), CHUNK).await?;
-        work.refill(&mut transaction, page.iter().collect(), origin).await?;
+        let page = work.stale(&mut transaction, edge, join, marked, after.as_ref()).await?;
+        work.refill(&mut transaction, &page, oldest_of(marked)).await?;
         let is_last = page.len() < CHUNK;
         if is_last {
-            marks::remove(&mut transaction, &generation.schema, &marked).await?;
+            marks::remove(&mut transaction, &generation.schema, marked).await?;
         }
         proof::failpoint(proof::BEFORE_COMMIT);
         transaction.commit().await?;
@@ -134,7 +151,7 @@ pub async fn propagate(
         if is_last {
             return Ok(Some(done));
         }
-        after = page.last().cloned();
+        after = page.into_iter().last().map(|(_, key)| key);
     }
 }
 
@@ -143,14 +160,15 @@ async fn begin<'c>(
     connection: &'c mut PgConnection,
     generation: &Generation,
 ) -> Result<sqlx::Transaction<'c, sqlx::Postgres>, StoreError> {
+    // Few rows are looked up in tables that may be large and are not analysed yet: by their indexes, in their order.
+    const PLANS: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; \
+                         SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
     let mut transaction = connection.begin().await?;
-    if !proof::sabotaged(Sabotage::PropagatorLock) {
-        sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
-            .bind(PROPAGATOR)
-            .bind(generation.id as i32)
-            .execute(&mut *transaction)
-            .await?;
-    }
+    let lock = match proof::sabotaged(Sabotage::PropagatorLock) {
+        true => String::new(),
+        false => format!("; SELECT pg_advisory_xact_lock({PROPAGATOR}, {})", generation.id as i32),
+    };
+    transaction.execute(sqlx::raw_sql(vouched(format!("{PLANS}{lock}")))).await?;
     Ok(transaction)
 }
 
@@ -165,44 +183,30 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// As many of the marks as few enough rows refer to, and these rows; one mark at least, which may have too many.
-    async fn few_enough<'t>(
-        &self,
-        connection: &mut PgConnection,
-        edge: &Edge,
-        join: &Join,
-        taken: &'t Taken,
-    ) -> Result<(Vec<&'t Marked>, Vec<Key>), StoreError> {
-        let mut marked: Vec<&Marked> = taken.keys.iter().collect();
-        loop {
-            let rows = self.page(connection, edge, join, &marked, None, CHUNK + 1).await?;
-            if rows.len() <= CHUNK || marked.len() == 1 {
-                return Ok((marked, rows));
-            }
-            marked.truncate(marked.len().div_ceil(4));
-        }
-    }
-
-    async fn page(
+    async fn stale(
         &self,
         connection: &mut PgConnection,
         edge: &Edge,
         join: &Join,
         marked: &[&Marked],
         after: Option<&Key>,
-        most: usize,
-    ) -> Result<Vec<Key>, StoreError> {
+    ) -> Result<Vec<(usize, Key)>, StoreError> {
         let keys: Vec<&Key> = marked.iter().map(|marked| &marked.key).collect();
-        self.target.referring(connection, &join.by, (&self.plan.tables[edge.from], &keys), after, most).await
+        self.target.stale(connection, &join.by, (&self.plan.tables[edge.from], &keys), after, CHUNK).await
     }
 
     /// Brings the joined columns of rows up to date, and marks what follows from them.
-    async fn refill(&self, connection: &mut PgConnection, mut keys: Vec<&Key>, origin: Option<Origin>) -> Result<(), StoreError> {
+    async fn refill(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[(usize, Key)],
+        origin: Option<Origin>,
+    ) -> Result<(), StoreError> {
+        let mut keys: Vec<&Key> = rows.iter().map(|(_, key)| key).collect();
         keys.sort_unstable_by(|a, b| compare_keys(a, b));
         keys.dedup();
         let watch = Watch::of(self.plan, self.target.at);
         let mut marks = Marks::default();
-        self.lock(connection, &keys).await?;
         let before = watch.before(&self.target, connection, &keys).await?;
         let changed = self.target.refill(connection, &keys).await?;
         changed.iter().for_each(|key| watch.joined(key, &mut marks));
@@ -225,7 +229,12 @@ impl Work<'_> {
     }
 
     /// Adds what was marked to the rows that aggregate it.
-    async fn add_up(&self, connection: &mut PgConnection, rollup: &Rollup, taken: &Taken) -> Result<Propagated, StoreError> {
+    async fn add_up(
+        &self,
+        connection: &mut PgConnection,
+        rollup: &Rollup,
+        taken: &Taken,
+    ) -> Result<Propagated, StoreError> {
         let mut marked: Vec<&Marked> = taken.keys.iter().collect();
         marked.sort_unstable_by(|a, b| compare_keys(&a.key, &b.key));
         let keys: Vec<&Key> = marked.iter().map(|marked| &marked.key).collect();
@@ -246,7 +255,12 @@ impl Work<'_> {
     }
 
     /// The marks of the next hop commit with what they follow from.
-    async fn mark(&self, connection: &mut PgConnection, marks: Marks, origin: Option<Origin>) -> Result<(), StoreError> {
+    async fn mark(
+        &self,
+        connection: &mut PgConnection,
+        marks: Marks,
+        origin: Option<Origin>,
+    ) -> Result<(), StoreError> {
         if proof::sabotaged(Sabotage::NextHop) {
             return Ok(());
         }
@@ -269,6 +283,7 @@ pub async fn horizon(pool: &PgPool, schema: &str) -> Result<Option<i64>, sqlx::E
 /// # Errors
 /// What Postgres says.
 pub async fn is_followed(pool: &PgPool, schema: &str, horizon: i64) -> Result<bool, sqlx::Error> {
-    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE COALESCE(origin, id) <= $1)", marks::marks_name(schema));
+    let sql =
+        format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE COALESCE(origin, id) <= $1)", marks::marks_name(schema));
     sqlx::query_scalar(vouched(sql)).bind(horizon).fetch_one(pool).await
 }

@@ -10,10 +10,10 @@ use super::sql::{ident, literal, vouched};
 use super::tables::{exists, sql_type, table_name};
 use super::write::Target;
 use crate::batch::Key;
+use crate::plan::Table;
 use crate::plan::derived::{Item, Quotient, Rollup, Search, What};
 use crate::plan::expr::{Expr, RowRef};
 use crate::plan::types::Scalar;
-use crate::plan::Table;
 
 impl Target<'_> {
     fn column_name(&self, at: u16) -> String {
@@ -49,7 +49,8 @@ impl Target<'_> {
                 (*column, format!("projector.round_half_even({exact}, {scale})"))
             }
         });
-        let assign = |(at, sql): &(u16, String)| format!("{} = {sql}::{}", self.column_name(*at), self.column_type(*at));
+        let assign =
+            |(at, sql): &(u16, String)| format!("{} = {sql}::{}", self.column_name(*at), self.column_type(*at));
         let assignments: Vec<String> = sums.iter().cloned().chain(quotients).map(|one| assign(&one)).collect();
         let sql = format!(
             "UPDATE {} AS t SET {} FROM {} WHERE {}",
@@ -90,8 +91,12 @@ impl Target<'_> {
             .collect();
         let same: Vec<String> =
             self.table.key.iter().map(|column| format!("t.{0} = v.{0}", ident(&column.name))).collect();
-        let key: Vec<String> =
-            self.table.key.iter().map(|column| format!("{} AS {}", self.selected(column), ident(&column.name))).collect();
+        let key: Vec<String> = self
+            .table
+            .key
+            .iter()
+            .map(|column| format!("{} AS {}", self.selected(column), ident(&column.name)))
+            .collect();
         let sql = format!(
             "UPDATE {} AS t SET {} FROM (SELECT {}, {} FROM {}) AS v WHERE {}",
             table_name(self.schema, self.table),
@@ -137,8 +142,7 @@ impl Family<'_> {
     fn order(&self, by: &[RowRef], direction: &str) -> String {
         let key = (0..self.child.key.len()).map(|at| RowRef { of_key: true, at: at as u16 });
         let columns = by.iter().copied().chain(key);
-        let columns: Vec<String> =
-            columns.map(|at| format!("{} {direction} NULLS LAST", self.ordered(at))).collect();
+        let columns: Vec<String> = columns.map(|at| format!("{} {direction} NULLS LAST", self.ordered(at))).collect();
         columns.join(", ")
     }
 

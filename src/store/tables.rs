@@ -1,8 +1,8 @@
 //! The tables and views of a generation: names and DDL.
 
+use super::marks::create_marks;
 use super::row_sql::row_sql;
 use super::sql::{ident, literal};
-use super::marks::create_marks;
 use crate::patch::{EVER, FINAL};
 use crate::plan::expr::{Expr, RowRef};
 use crate::plan::types::{ColumnType, Scalar};

@@ -113,9 +113,10 @@ impl Build<'_> {
     /// The key, and the columns that events fill.
     fn own_columns(&self, table: &spec::Table) -> Shape {
         let filled = |name: &Name| fills(table).any(|other| other.value == name.value);
-        let columns = table.columns.iter().filter(|(name, column)| {
-            !table.key.contains_key(*name) && column.0.generated.is_none() && !filled(name)
-        });
+        let columns = table
+            .columns
+            .iter()
+            .filter(|(name, column)| !table.key.contains_key(*name) && column.0.generated.is_none() && !filled(name));
         let columns = columns.map(|(name, column)| self.column(name, &column.0)).collect();
         Shape { key: self.key_columns(table), columns, ..Shape::default() }
     }
@@ -183,7 +184,13 @@ impl Build<'_> {
                 let Some(from) = from.filter(|_| self.is_free(name, table, &shapes[at])) else { continue };
                 let place = shapes[at].columns.len() as u16;
                 shapes[at].columns.push(placeholder(name));
-                pending.push(Pending { table: at, column: place, name, from, what: Filling::Rollup { index, aggregate } });
+                pending.push(Pending {
+                    table: at,
+                    column: place,
+                    name,
+                    from,
+                    what: Filling::Rollup { index, aggregate },
+                });
             }
         }
     }
@@ -196,7 +203,8 @@ impl Build<'_> {
         }
         let other = found.map(|at| &written[at]);
         if let Some(expire) = other.and_then(|table| table.expire.as_ref()) {
-            let message = format!("rows of `{}` expire: what is made of them would depend on when it is looked", name.value);
+            let message =
+                format!("rows of `{}` expire: what is made of them would depend on when it is looked", name.value);
             self.error("bad-expire", &name.span, message, Some(&format!("leave `expire: {}` out there", expire.value)));
         }
         found
@@ -225,10 +233,13 @@ impl Build<'_> {
             Filling::Join { column, .. } => {
                 let from = &shapes[one.from];
                 let Some(at) = from.find(column) else {
-                    let message = format!("the table `{}` has no column `{}`", name_of(written, one.from), column.value);
+                    let message =
+                        format!("the table `{}` has no column `{}`", name_of(written, one.from), column.value);
                     let is_generated = written[one.from].columns.get(column).is_some();
                     let help = match is_generated {
-                        true => Some("a generated column is not stored; work it out here, from the columns it is made of".into()),
+                        true => Some(
+                            "a generated column is not stored; work it out here, from the columns it is made of".into(),
+                        ),
                         false => suggest(column, from.names()),
                     };
                     self.error("unknown-column", &column.span, message, help.as_deref());
@@ -238,10 +249,16 @@ impl Build<'_> {
                     return Looked::Waits;
                 }
                 let type_ = from.column(at).shape.type_.clone();
-                self.finished(one.name, declared, type_, Value::Null).map_or(Looked::Wrong, |c| Looked::Done(c, Made::Copy(at)))
+                self.finished(one.name, declared, type_, Value::Null)
+                    .map_or(Looked::Wrong, |c| Looked::Done(c, Made::Copy(at)))
             }
             Filling::Rollup { aggregate, .. } => {
-                let child = Child { build: self, name: name_of(written, one.from), shape: &shapes[one.from], unknown: &unknown };
+                let child = Child {
+                    build: self,
+                    name: name_of(written, one.from),
+                    shape: &shapes[one.from],
+                    unknown: &unknown,
+                };
                 match child.aggregate(one.name, aggregate, declared) {
                     Err(looked) => looked,
                     Ok((type_, default, made)) => {
@@ -314,7 +331,13 @@ impl Build<'_> {
         for (at, table) in written.values().enumerate() {
             for join in table.join.iter() {
                 if let Some(other) = written.get_index_of(&join.table) {
-                    self.refers(&join.by, &join.table.span, (&shapes[at], &name_of(written, at)), &shapes[other], &join.table);
+                    self.refers(
+                        &join.by,
+                        &join.table.span,
+                        (&shapes[at], &name_of(written, at)),
+                        &shapes[other],
+                        &join.table,
+                    );
                 }
             }
             for rollup in table.rollups.iter() {
@@ -397,7 +420,12 @@ impl Build<'_> {
                         handler.line
                     );
                     let help = "read it where the row is read: in a generated column, a flag, or `show`";
-                    self.error("reads-derived", &written.get_index(at).map_or(0..0, |(name, _)| name.span.clone()), message, Some(help));
+                    self.error(
+                        "reads-derived",
+                        &written.get_index(at).map_or(0..0, |(name, _)| name.span.clone()),
+                        message,
+                        Some(help),
+                    );
                 }
             }
         }
@@ -413,7 +441,8 @@ impl Build<'_> {
             if table.rollups.is_nothing() || table.forget_deleted_after.is_none() && table.expire.is_none() {
                 continue;
             }
-            let place = table.expire.as_ref().or(table.forget_deleted_after.as_ref()).map_or(0..0, |name| name.span.clone());
+            let place =
+                table.expire.as_ref().or(table.forget_deleted_after.as_ref()).map_or(0..0, |name| name.span.clone());
             let message = "a row that is forgotten would forget what it is made of, which is still there";
             self.error("bad-expire", &place, message, Some("leave it out, or the rollups into a table of their own"));
         }
@@ -582,7 +611,11 @@ impl Child<'_, '_> {
         Ok(match word {
             "count" => {
                 if expr.value.0.trim() != "true" {
-                    return Err(self.wrong(&expr.span, "`count` counts rows".into(), "count: true; a condition is `where`"));
+                    return Err(self.wrong(
+                        &expr.span,
+                        "`count` counts rows".into(),
+                        "count: true; a condition is `where`",
+                    ));
                 }
                 (scalar(Scalar::Int8), Value::Int(0), Made::Sum(sum(Addend::One)))
             }
@@ -607,8 +640,15 @@ impl Child<'_, '_> {
                 let value = self.compile(expr)?;
                 let type_ = self.type_of(&value);
                 let Some(type_) = type_.filter(ColumnType::is_ordered) else {
-                    let message = format!("`{word}` needs values with an order that everyone agrees on, this is {}", self.describe(&value));
-                    return Err(self.wrong(&expr.span, message, "text, numbers, dates, timestamps and enum(…) have one"));
+                    let message = format!(
+                        "`{word}` needs values with an order that everyone agrees on, this is {}",
+                        self.describe(&value)
+                    );
+                    return Err(self.wrong(
+                        &expr.span,
+                        message,
+                        "text, numbers, dates, timestamps and enum(…) have one",
+                    ));
                 };
                 let what = if word == "min" { What::Min(value) } else { What::Max(value) };
                 (type_, Value::Null, search(what))
@@ -617,14 +657,22 @@ impl Child<'_, '_> {
                 let value = self.compile(expr)?;
                 if self.type_of(&value).is_none_or(|type_| !type_.is_key()) {
                     let message = format!("equal values of {} cannot be told", self.describe(&value));
-                    return Err(self.wrong(&expr.span, message, "count text, numbers, dates, timestamps, uuid, bool or enum(…)"));
+                    return Err(self.wrong(
+                        &expr.span,
+                        message,
+                        "count text, numbers, dates, timestamps, uuid, bool or enum(…)",
+                    ));
                 }
                 (scalar(Scalar::Int8), Value::Int(0), search(What::CountDistinct(value)))
             }
             "latest" if expr.value.0.trim().parse::<u32>().is_ok() => {
                 let newest = expr.value.0.trim().parse().ok();
                 if newest == Some(0) {
-                    return Err(self.wrong(&expr.span, "a list of 0 rows is always empty".into(), "for example latest: 5"));
+                    return Err(self.wrong(
+                        &expr.span,
+                        "a list of 0 rows is always empty".into(),
+                        "for example latest: 5",
+                    ));
                 }
                 let (by, of) = (self.columns(&self.order(name, aggregate, word)?)?, self.members(name, aggregate)?);
                 (scalar(Scalar::Jsonb), Value::Json("[]".into()), search(What::List { item: of, by, newest }))
@@ -648,11 +696,19 @@ impl Child<'_, '_> {
             }
             _ => {
                 let (Some(key), Some(value)) = (&aggregate.object, &aggregate.value) else {
-                    return Err(self.wrong(&name.span, "an object needs names and values".into(), "{ object: NAME, value: COLUMN }"));
+                    return Err(self.wrong(
+                        &name.span,
+                        "an object needs names and values".into(),
+                        "{ object: NAME, value: COLUMN }",
+                    ));
                 };
                 let (at, value) = (self.column(key)?, self.column(value)?);
                 if !matches!(self.shape.column(at).shape.type_.kind(), Kind::Text) {
-                    let message = format!("`{}` is {}; the members of an object are named by texts", key.value, self.shape.column(at).shape.type_);
+                    let message = format!(
+                        "`{}` is {}; the members of an object are named by texts",
+                        key.value,
+                        self.shape.column(at).shape.type_
+                    );
                     return Err(self.wrong(&key.span, message, "name a text column"));
                 }
                 (scalar(Scalar::Jsonb), Value::Json("{}".into()), search(What::Object { name: at, value }))

@@ -202,7 +202,16 @@ pub(super) fn compiler<'p>(
     splits: bool,
     key_format: KeyFormat,
 ) -> Compiler<'p> {
-    Compiler { scopes, elements: vec![], captures: captures.to_vec(), key_format, splits, row: &[], event: true, bare: false }
+    Compiler {
+        scopes,
+        elements: vec![],
+        captures: captures.to_vec(),
+        key_format,
+        splits,
+        row: &[],
+        event: true,
+        bare: false,
+    }
 }
 
 pub(super) fn capture_names(topics: &Topics) -> Vec<String> {

@@ -124,9 +124,11 @@ impl Stage {
             for (key, row) in &model {
                 match found.get(key) {
                     None => differences.push(format!("{} {key} is not there", table.name)),
-                    Some(other) => differences.extend(row.iter().filter(|(name, value)| other[*name] != **value).map(
-                        |(name, value)| format!("{} {key}: {name} is {}, not {value}", table.name, other[name]),
-                    )),
+                    Some(other) => {
+                        differences.extend(row.iter().filter(|(name, value)| other[*name] != **value).map(
+                            |(name, value)| format!("{} {key}: {name} is {}, not {value}", table.name, other[name]),
+                        ))
+                    }
                 }
             }
             let more = found.keys().filter(|key| !model.contains_key(*key));

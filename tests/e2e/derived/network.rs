@@ -94,8 +94,7 @@ pub fn event(dice: &mut Dice) -> Sent {
     let id = |kind: &str, dice: &mut Dice, of: u64| format!("{kind}{}", dice.roll(of));
     let text = |dice: &mut Dice| ["Ada", "Bo", "é", "", "Zoë \"x\""][dice.roll(5) as usize];
     let maybe = |some: String, dice: &mut Dice| if dice.roll(4) == 0 { json!(null) } else { json!(some) };
-    let (company, customer, order, line) =
-        (id("k", dice, 2), id("c", dice, 3), id("o", dice, 3), id("l", dice, 5));
+    let (company, customer, order, line) = (id("k", dice, 2), id("c", dice, 3), id("o", dice, 3), id("l", dice, 5));
     let (other_customer, other_order) = (id("c", dice, 3), id("o", dice, 3));
     let tier = ["gold", "silver"][dice.roll(2) as usize];
     let amount = dice.roll(1_000) as f64 / 100.0;
