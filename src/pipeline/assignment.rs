@@ -8,7 +8,7 @@ use crate::checkpoint::Partition;
 use crate::plan::{Source, Start};
 use crate::source::{Consumer, begin, resume};
 use crate::store::parked;
-use crate::store::partitions::{self, Checkpoint};
+use crate::store::partitions::{self, Checkpoint, Waits};
 
 /// Loads or makes the checkpoints of newly assigned partitions.
 ///
@@ -84,7 +84,8 @@ fn know_topic(
             truncated = truncated.or(accepted.filter(|_| begin.truncated));
             begins.push((partition.partition, begin.offset));
         }
-        runtime.block_on(partitions::begin_topic(pool, generation, topic, &begins))?;
+        let waits_for = joined_first(running, consumer, source)?;
+        runtime.block_on(partitions::begin_topic(pool, generation, topic, &begins, &waits_for))?;
         known = runtime.block_on(partitions::of_topic(pool, generation, topic))?;
     }
     let identity =
@@ -102,6 +103,26 @@ fn know_topic(
     }
 }
 
+/// What a topic that nothing was read of waits for: the topics of the tables that its own tables join. Rows whose
+/// partners are there already are written once; the others would be written again when the partner comes.
+fn joined_first(running: &Running, consumer: &Consumer, source: &Source) -> Result<Waits, End> {
+    let mut waits_for = Waits::new();
+    let sources = running.plan.read_first(source);
+    if sources.is_empty() {
+        return Ok(waits_for);
+    }
+    for (topic, count) in consumer.topics(None)? {
+        if !sources.iter().any(|source| source.topics.matches(&topic)) {
+            continue;
+        }
+        for number in 0..count {
+            let end = consumer.offsets(&Partition::new(&topic, number))?.high;
+            waits_for.entry(topic.clone()).or_default().insert(number, end);
+        }
+    }
+    Ok(waits_for)
+}
+
 /// A partition that came later: entities may have moved to it from the older ones, so it is read from its beginning once
 /// those have passed the ends that they have now.
 fn add_partition(
@@ -112,11 +133,12 @@ fn add_partition(
     low: i64,
     known: &BTreeMap<i32, Checkpoint>,
 ) -> Result<Checkpoint, End> {
-    let mut waits_for = BTreeMap::new();
+    let mut ends = BTreeMap::new();
     for older in known.keys() {
         let offsets = consumer.offsets(&Partition::new(&partition.topic, *older))?;
-        waits_for.insert(*older, offsets.high);
+        ends.insert(*older, offsets.high);
     }
+    let waits_for = Waits::from([(partition.topic.clone(), ends)]);
     tracing::info!(
         "{}: {partition} is new; it is read when the older partitions have passed their present ends",
         running.plan.name
@@ -136,9 +158,13 @@ pub fn waits_over(
 ) -> Result<Vec<Partition>, End> {
     let mut over = Vec::new();
     for (partition, waiting) in owned.iter().filter(|(_, owned)| !owned.waits_for.is_empty()) {
-        let known = runtime.block_on(partitions::of_topic(&running.pool, &running.generation, &partition.topic))?;
-        let passed = |(older, end): (&i32, &i64)| known.get(older).is_some_and(|c| c.next_offset >= *end);
-        if waiting.waits_for.iter().all(passed) {
+        let mut all_passed = true;
+        for (topic, ends) in &waiting.waits_for {
+            let known = runtime.block_on(partitions::of_topic(&running.pool, &running.generation, topic))?;
+            let passed = |(other, end): (&i32, &i64)| known.get(other).is_some_and(|c| c.next_offset >= *end);
+            all_passed &= ends.iter().all(passed);
+        }
+        if all_passed {
             runtime.block_on(partitions::stop_waiting(&running.pool, &running.generation, partition))?;
             over.push(partition.clone());
         }

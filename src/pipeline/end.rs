@@ -8,7 +8,7 @@ use crate::error_kind::Policy;
 use crate::parking::{Blocked, Decision};
 use crate::source::{Gap, SourceError};
 use crate::store::StoreError;
-use crate::store::partitions::Halt;
+use crate::store::partitions::{Halt, Waits};
 
 /// A partition that the lane owns.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Owned {
     pub high: i64,
     /// The greatest event time folded so far, in microseconds.
     pub clock: Option<i64>,
-    pub waits_for: BTreeMap<i32, i64>,
+    pub waits_for: Waits,
     /// What has to wait, because something before it is parked.
     pub blocked: Blocked,
     /// Events parked of this partition.

@@ -4,7 +4,7 @@
 //! Handlers never write them and never read them.
 
 use super::expr::{Expr, RowRef};
-use super::{Plan, Table};
+use super::{Plan, Source, Table};
 use crate::patch::{EVER, FINAL, Row};
 use crate::value::Value;
 
@@ -149,6 +149,25 @@ impl Plan {
     /// The edges that begin at a table, with their indexes.
     pub fn edges_from(&self, table: usize) -> impl Iterator<Item = (usize, &Edge)> {
         self.edges.iter().enumerate().filter(move |(_, edge)| edge.from == table)
+    }
+
+    /// The sources that are better read before another one: they feed tables that the other's tables join.
+    pub fn read_first(&self, source: &Source) -> Vec<&Source> {
+        let rank = |source: &Source| -> usize {
+            let is_fed = |table: &&Table| table.handlers.iter().any(|h| self.sources[h.source].name == source.name);
+            self.tables.iter().filter(is_fed).map(|table| self.depth(table, 0)).min().unwrap_or(0)
+        };
+        let own = rank(source);
+        self.sources.iter().filter(|other| rank(other) < own).collect()
+    }
+
+    /// How many joins there are to the end of the longest chain.
+    fn depth(&self, table: &Table, above: usize) -> usize {
+        // Tables may join in a circle, by different columns.
+        if above > self.tables.len() {
+            return 0;
+        }
+        table.joins.iter().map(|join| 1 + self.depth(&self.tables[join.table], above + 1)).max().unwrap_or(0)
     }
 
     pub fn join(&self, edge: &Edge) -> Option<&Join> {

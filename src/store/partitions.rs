@@ -9,14 +9,16 @@ use super::error::StoreError;
 use crate::checkpoint::Partition;
 use crate::event::Place;
 
+/// What a partition waits for: offsets of others that have to be passed before it is read, by topic and number.
+pub type Waits = BTreeMap<String, BTreeMap<i32, i64>>;
+
 /// A partition's checkpoint with what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     pub next_offset: i64,
     /// The greatest event time so far, in microseconds.
     pub clock: Option<i64>,
-    /// Offsets, by older partition of the topic, that have to be passed before this one is read.
-    pub waits_for: BTreeMap<i32, i64>,
+    pub waits_for: Waits,
 }
 
 /// All checkpoints of a topic.
@@ -53,7 +55,7 @@ pub async fn begin(
     generation: &Generation,
     partition: &Partition,
     offset: i64,
-    waits_for: &BTreeMap<i32, i64>,
+    waits_for: &Waits,
 ) -> Result<(), StoreError> {
     let waits = (!waits_for.is_empty()).then(|| serde_json::to_string(waits_for).unwrap_or_default());
     sqlx::query(
@@ -229,16 +231,19 @@ pub async fn begin_topic(
     generation: &Generation,
     topic: &str,
     begins: &[(i32, i64)],
+    waits_for: &Waits,
 ) -> Result<(), StoreError> {
+    let waits = (!waits_for.is_empty()).then(|| serde_json::to_string(waits_for).unwrap_or_default());
     sqlx::query(
-        "INSERT INTO projector.checkpoints (generation_id, topic, partition, next_offset)
-         SELECT $1, $2, b.partition, b.next_offset FROM unnest($3::int[], $4::bigint[]) AS b(partition, next_offset)
+        "INSERT INTO projector.checkpoints (generation_id, topic, partition, next_offset, waits_for)
+         SELECT $1, $2, b.partition, b.next_offset, $5::jsonb FROM unnest($3::int[], $4::bigint[]) AS b(partition, next_offset)
          ON CONFLICT DO NOTHING",
     )
     .bind(generation.id)
     .bind(topic)
     .bind(begins.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
     .bind(begins.iter().map(|(_, offset)| *offset).collect::<Vec<_>>())
+    .bind(waits)
     .execute(pool)
     .await?;
     Ok(())
