@@ -311,9 +311,10 @@ impl Lane {
         }
     }
 
-    /// Events that are still to be folded, as far as is known.
+    /// Events that are still to be folded, as far as is known. Of partitions that wait nothing is to be had.
     fn behind(&self) -> i64 {
-        self.owned.values().map(|owned| (owned.high - owned.next).max(0)).sum()
+        let read = self.owned.values().filter(|owned| owned.waits_for.is_empty());
+        read.map(|owned| (owned.high - owned.next).max(0)).sum()
     }
 
     fn is_due(&self, idle: bool) -> bool {
