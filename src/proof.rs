@@ -145,3 +145,34 @@ pub fn suffer(payload: Option<&[u8]>) {
     #[cfg(not(debug_assertions))]
     let _ = payload;
 }
+
+/// One of several that a test lets go step by step, in an order of its choice.
+#[cfg(debug_assertions)]
+#[derive(Debug)]
+pub struct Script {
+    /// Told where it stands.
+    pub arrived: tokio::sync::mpsc::UnboundedSender<&'static str>,
+    /// A permit a step.
+    pub go: tokio::sync::Semaphore,
+}
+
+#[cfg(debug_assertions)]
+tokio::task_local! {
+    pub static SCRIPT: std::sync::Arc<Script>;
+}
+
+/// Stands here until it may go on, where a test plays interleavings.
+pub async fn step(name: &'static str) {
+    #[cfg(debug_assertions)]
+    if let Ok(script) = SCRIPT.try_with(std::sync::Arc::clone) {
+        let _ = script.arrived.send(name);
+        if let Ok(permit) = script.go.acquire().await {
+            permit.forget();
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// A step at which one waits for others.
+pub const AT_THE_GATE: &str = "at the gate";

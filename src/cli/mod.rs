@@ -4,6 +4,7 @@ mod apply;
 mod dead_letters;
 mod demo;
 mod dev;
+mod graph;
 mod new;
 mod resume;
 mod run;
@@ -70,6 +71,9 @@ enum Verb {
         /// Print the JSON Schema of projection files instead, for editors.
         #[arg(long)]
         schema: bool,
+        /// Draw what flows into what, as a Mermaid flowchart.
+        #[arg(long)]
+        graph: bool,
     },
     /// Look at a sample of a topic and write a projection and its first golden test to start from.
     New(new::Options),
@@ -168,7 +172,7 @@ pub fn main() -> ExitCode {
         Verb::Demo { once, with_trouble, projections, listen } => {
             demo::demo(demo::Play { once, with_trouble }, &projections, &listen)
         }
-        Verb::Validate { path, format, schema } => validate::validate(&path, format, schema),
+        Verb::Validate { path, format, schema, graph } => validate::validate(&path, format, schema, graph),
         Verb::New(options) => new::new(&options),
         Verb::Dev(options) => dev::dev(&options),
         Verb::Test(options) => test::test(&options),

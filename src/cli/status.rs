@@ -102,6 +102,10 @@ fn to_json(projection: &ProjectionStatus, ends: &Ends) -> serde_json::Value {
         })
     });
     let truncated: HashMap<&str, &str> = projection.truncated.iter().map(|(t, r)| (t.as_str(), r.as_str())).collect();
+    let propagating = projection.propagating.iter().map(
+        |pending| json!({ "from": pending.from, "to": pending.to, "keys": pending.keys, "oldest_s": pending.oldest_s }),
+    );
+    let propagating: Vec<_> = propagating.collect();
     let skipped: HashMap<&str, i64> = projection.skipped.iter().map(|(code, n)| (code.as_str(), *n)).collect();
     let unhandled: Vec<_> = projection
         .unhandled
@@ -111,7 +115,7 @@ fn to_json(projection: &ProjectionStatus, ends: &Ends) -> serde_json::Value {
     json!({
         "projection": projection.projection, "generation": projection.generation, "state": state(projection, ends),
         "error": error, "parked_sequences": projection.parked_sequences, "parked_events": projection.parked_events,
-        "skipped": skipped, "accepted_truncation": truncated, "unhandled": unhandled, "partitions": partitions,
+        "skipped": skipped, "accepted_truncation": truncated, "unhandled": unhandled, "propagating": propagating, "partitions": partitions,
     })
 }
 
@@ -152,6 +156,16 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
                 projection.projection,
                 count(projection.parked_sequences as usize, "sequence"),
                 count(projection.parked_events as usize, "event"),
+            );
+        }
+        for pending in &projection.propagating {
+            println!(
+                "{}: {} of {} propagating to {}, oldest {:.1} s",
+                projection.projection,
+                count(pending.keys as usize, "key"),
+                pending.from,
+                pending.to,
+                pending.oldest_s
             );
         }
         for (code, events) in &projection.skipped {

@@ -6,7 +6,7 @@ use super::{Failure, Format, Outcome, REFUSED, compiled, print_diagnostics, summ
 use crate::spec::diagnostic::{Diagnostic, Severity};
 use crate::spec::{json_schema, projection_files};
 
-pub fn validate(path: &Path, format: Format, schema: bool) -> Outcome {
+pub fn validate(path: &Path, format: Format, schema: bool, graph: bool) -> Outcome {
     if schema {
         print!("{}", json_schema());
         return Ok(());
@@ -15,6 +15,7 @@ pub fn validate(path: &Path, format: Format, schema: bool) -> Outcome {
     let (plans, diagnostics) = compiled(path, &files)?;
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
     match format {
+        _ if graph && errors == 0 => print!("{}", super::graph::graph(&plans)),
         Format::Json => {
             let list: Vec<_> = diagnostics.iter().map(Diagnostic::to_json).collect();
             println!("{}", serde_json::Value::from(list));

@@ -188,14 +188,18 @@ impl Plan {
     pub fn is_aggregated(&self, table: usize) -> bool {
         self.edges_from(table).any(|(_, edge)| matches!(edge.via, Via::Rollup(_)))
     }
-
-    /// What an edge is called where people read of it.
-    pub fn edge_name(&self, edge: &Edge) -> String {
-        format!("{} -> {}", self.tables[edge.from].name, self.tables[edge.to].name)
-    }
 }
 
 impl Rollup {
+    /// The columns that are filled.
+    pub fn fills(&self) -> Vec<u16> {
+        let sums = self.sums.iter().map(|sum| sum.column);
+        let quotients = self.quotients.iter().map(|quotient| match quotient {
+            Quotient::Average { column, .. } | Quotient::Any { column, .. } => *column,
+        });
+        sums.chain(quotients).chain(self.searches.iter().map(|search| search.column)).collect()
+    }
+
     /// The columns of the aggregated table that anything here depends on.
     pub fn reads(&self) -> Vec<RowRef> {
         let mut found: Vec<RowRef> = self.by.clone();

@@ -7,6 +7,7 @@ use sqlx::PgPool;
 
 use super::Problem;
 use crate::event::Place;
+use crate::store::propagate;
 use crate::store::read::{Projected, Reached, reached};
 
 /// Nobody waits longer than this.
@@ -39,7 +40,12 @@ pub(super) async fn wait(
         let mut pause = Duration::from_millis(5);
         loop {
             match reached(pool, projected.generation, &place).await? {
-                Reached::Applied => break,
+                Reached::Applied => {
+                    if let Some(schema) = &projected.follows {
+                        follow(pool, schema, &place, view, deadline).await?;
+                    }
+                    break;
+                }
                 Reached::Parked(code, message) => {
                     return Err(problem(
                         StatusCode::CONFLICT,
@@ -62,6 +68,21 @@ pub(super) async fn wait(
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Returns when all that follows from what is applied has followed.
+async fn follow(pool: &PgPool, schema: &str, place: &Place, view: &str, deadline: Instant) -> Result<(), Problem> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let Some(horizon) = propagate::horizon(pool, schema).await? else { return Ok(()) };
+    while !propagate::is_followed(pool, schema, horizon).await? {
+        if Instant::now() + PAUSE > deadline {
+            let message = format!("{place} is applied, and has not reached all rows of {view} that follow from it yet");
+            let hint = "ask again, or wait longer: Prefer: wait=10".to_string();
+            return Err(problem(StatusCode::GATEWAY_TIMEOUT, message, Some(hint)));
+        }
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }

@@ -7,11 +7,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, PgPool, Row, SqlSafeStr};
 
 use super::commit::Generation;
-use super::companion;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use super::tables::{create_statements, schema_name, view_statements};
 use super::upcasters::{self, Compared};
+use super::{companion, relations};
 use crate::plan::{Plan, SEMANTICS_VERSION};
 
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "catalog", include_str!("../../migrations/0001_catalog.sql")),
     (2, "clock", include_str!("../../migrations/0002_clock.sql")),
     (3, "dead letters", include_str!("../../migrations/0003_dead_letters.sql")),
+    (4, "relations", include_str!("../../migrations/0004_relations.sql")),
 ];
 
 /// What `apply` did with one projection.
@@ -187,6 +188,7 @@ async fn apply_one(
     .await?;
     let schema = schema_name(&plan.name, number);
     let mut statements = create_statements(plan, &schema);
+    statements.extend(relations::statements(plan, &schema, generation));
     for table in plan.tables.iter().filter(|table| table.served) {
         statements.extend(view_statements(plan, table, &schema, served_schema));
     }
@@ -195,6 +197,7 @@ async fn apply_one(
     }
     companion::make(connection, plan, generation, served_schema).await?;
     record_served(connection, plan, generation).await?;
+    relations::record(connection, plan, generation).await?;
     upcasters::begin(connection, plan).await?;
     Ok(Ok(if digests.is_empty() { Applied::Created } else { Applied::Recreated }))
 }
@@ -234,8 +237,17 @@ async fn drop_live(connection: &mut PgConnection, plan: &Plan, served_schema: &s
             .execute(&mut *connection)
             .await?;
         companion::drop_made(connection, id, served_schema).await?;
-        for table in ["checkpoints", "topics", "halts", "unhandled", "dead_letters", "parked_rows", "skipped", "served"]
-        {
+        for table in [
+            "checkpoints",
+            "topics",
+            "halts",
+            "unhandled",
+            "dead_letters",
+            "parked_rows",
+            "skipped",
+            "served",
+            "relations",
+        ] {
             let delete = format!("DELETE FROM projector.{table} WHERE generation_id = $1");
             sqlx::query(vouched(delete)).bind(id).execute(&mut *connection).await?;
         }

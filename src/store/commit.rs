@@ -49,6 +49,7 @@ pub async fn commit(
     proof::failpoint(proof::AFTER_CHECKPOINT);
     let written = write_batch(&mut transaction, plan, generation, batch, way).await?;
     proof::failpoint(proof::BEFORE_COMMIT);
+    proof::step("marked").await;
     match transaction.commit().await {
         Ok(()) => {}
         Err(error) => {
@@ -89,6 +90,7 @@ pub(super) async fn write_batch(
         parked::park(connection, plan, generation, &batch.parked).await?;
     }
     enter_gate(connection, plan, generation).await?;
+    proof::step("begun").await;
     let schema = generation.schema.as_str();
     let mut writer = Writer { plan, schema, way, misapplied: Vec::new(), marks: Marks::default() };
     let mut rows = 0;
@@ -98,6 +100,7 @@ pub(super) async fn write_batch(
     if !writer.misapplied.is_empty() {
         return Err(StoreError::Misapplied(writer.misapplied));
     }
+    proof::step("written").await;
     let marked = !writer.marks.is_empty();
     writer.marks.write(connection, schema, None).await?;
     Ok(Written { rows, marked })

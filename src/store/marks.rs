@@ -10,7 +10,6 @@ use rust_decimal::Decimal;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Executor, Row};
 
-use super::commit::Generation;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
 use crate::batch::Key;
@@ -230,30 +229,31 @@ pub async fn remove(connection: &mut PgConnection, schema: &str, taken: &[&Marke
 /// The marks that are there, and how many keys of which table wait since when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pending {
-    /// The edge: from which table to which.
-    pub edge: String,
+    pub from: String,
+    pub to: String,
     pub keys: i64,
     pub oldest_s: f64,
 }
 
-/// What has still to be propagated, by edge.
+/// What has still to be propagated in a generation, by edge.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn pending(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<Vec<Pending>, StoreError> {
-    if plan.edges.is_empty() {
+pub async fn pending(pool: &PgPool, generation: i64, schema: &str) -> Result<Vec<Pending>, StoreError> {
+    let known = "SELECT EXISTS (SELECT 1 FROM projector.relations WHERE generation_id = $1)";
+    if !sqlx::query_scalar::<_, bool>(known).bind(generation).fetch_one(pool).await? {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT edge, count(DISTINCT key), extract(epoch FROM clock_timestamp() - min(marked_at))::double precision
-         FROM {} GROUP BY edge ORDER BY edge",
-        marks_name(&generation.schema)
+        "SELECT r.from_table, r.to_table, count(DISTINCT m.key),
+             extract(epoch FROM clock_timestamp() - min(m.marked_at))::double precision
+         FROM {} m JOIN projector.relations r ON r.generation_id = $1 AND r.edge = m.edge
+         GROUP BY r.edge, r.from_table, r.to_table ORDER BY r.edge",
+        marks_name(schema)
     );
-    let rows = sqlx::query(vouched(sql)).fetch_all(pool).await?;
+    let rows = sqlx::query(vouched(sql)).bind(generation).fetch_all(pool).await?;
     let pending = rows.iter().map(|row| {
-        let edge: i32 = row.try_get(0)?;
-        let edge = plan.edges.get(edge as usize).map(|edge| plan.edge_name(edge)).unwrap_or_default();
-        Ok(Pending { edge, keys: row.try_get(1)?, oldest_s: row.try_get(2)? })
+        Ok(Pending { from: row.try_get(0)?, to: row.try_get(1)?, keys: row.try_get(2)?, oldest_s: row.try_get(3)? })
     });
     pending.collect()
 }

@@ -15,6 +15,7 @@ pub mod parked;
 pub mod partitions;
 pub mod propagate;
 pub mod read;
+mod relations;
 mod rollup;
 mod row_sql;
 pub mod seen;

@@ -76,6 +76,7 @@ async fn wait_at_gate(connection: &mut PgConnection, generation: &Generation) ->
     let mut waiting: Vec<String> =
         sqlx::query_scalar(holders).bind(class).bind(object).fetch_all(&mut *connection).await?;
     while !waiting.is_empty() {
+        proof::step(proof::AT_THE_GATE).await;
         tokio::time::sleep(AGAIN).await;
         let still = format!("{holders} AND virtualtransaction = ANY($3)");
         waiting = sqlx::query_scalar(vouched(still))
@@ -98,10 +99,12 @@ pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> R
     let Some(taken) = marks::oldest(&mut transaction, plan, &generation.schema, MOST_MARKS).await? else {
         return Ok(None);
     };
+    proof::step("seen").await;
     let edge = &plan.edges[taken.edge];
     let work = Work { plan, generation, target: Target::new(plan, &generation.schema, edge.to) };
     if let Some(rollup) = plan.rollup(edge) {
         let done = work.add_up(&mut transaction, rollup, &taken).await?;
+        proof::step("added").await;
         transaction.commit().await?;
         return Ok(Some(done));
     }
@@ -109,6 +112,7 @@ pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> R
     wait_at_gate(&mut transaction, generation).await?;
     let all: Vec<&Marked> = taken.keys.iter().collect();
     let mut stale = work.stale(&mut transaction, edge, join, &all, None).await?;
+    proof::step("found").await;
     // What did not fit into the page is not carried out yet. Postgres went through the marks in their order, as it does
     // where it looks rows up by an index; had it not, nobody would know which marks the page is of.
     let in_order = stale.is_sorted_by_key(|(of, _)| *of);
@@ -126,6 +130,7 @@ pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> R
         let marked = &all[..whole];
         stale.retain(|(of, _)| *of < whole);
         work.refill(&mut transaction, &stale, oldest_of(marked)).await?;
+        proof::step("refilled").await;
         marks::remove(&mut transaction, &generation.schema, marked).await?;
         proof::failpoint(proof::BEFORE_COMMIT);
         transaction.commit().await?;
@@ -243,6 +248,7 @@ impl Work<'_> {
         self.target.make_rows(connection, &keys).await?;
         self.lock(connection, &keys).await?;
         let before = watch.before(&self.target, connection, &keys).await?;
+        proof::step("looked").await;
         self.target.add_sums(connection, rollup, &marked).await?;
         let searched: Vec<&Key> = marked.iter().filter(|marked| marked.search).map(|marked| &marked.key).collect();
         self.target.search(connection, rollup, &searched).await?;

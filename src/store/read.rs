@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, PgPool, Row};
 
+use super::relations::parked_function;
 use super::sql::{ident, literal, vouched};
+use super::tables::schema_name;
 use crate::event::Place;
 use crate::query::{Comparison, Filter, Is, Query, Test};
 
@@ -22,7 +24,11 @@ pub struct Relation {
 pub struct Projected {
     pub projection: String,
     pub generation: i64,
+    /// The schema of the generation, if its rows follow from other rows.
+    pub follows: Option<String>,
     pub key: Vec<String>,
+    /// The function that says of a row whether something is parked that it follows from.
+    pub parked: Option<String>,
 }
 
 /// A column that says whether something is parked that would touch the row; it is there when it is asked for.
@@ -57,13 +63,24 @@ pub async fn relations(pool: &PgPool, schema: &str) -> Result<HashMap<String, Re
         relations.entry(row.try_get(0)?).or_default().columns.push((row.try_get(1)?, row.try_get(2)?));
     }
     let projected = sqlx::query(
-        "SELECT s.view, g.projection, g.id, s.key FROM projector.served s
-         JOIN projector.generations g ON g.id = s.generation_id",
+        "SELECT s.view, g.projection, g.id, s.key, g.number,
+             EXISTS (SELECT 1 FROM projector.relations r WHERE r.generation_id = g.id),
+             EXISTS (SELECT 1 FROM projector.relations r WHERE r.generation_id = g.id AND r.to_table = s.\"table\")
+         FROM projector.served s JOIN projector.generations g ON g.id = s.generation_id",
     );
     for row in projected.fetch_all(pool).await? {
         if let Some(relation) = relations.get_mut(row.try_get::<&str, _>(0)?) {
-            relation.projected =
-                Some(Projected { projection: row.try_get(1)?, generation: row.try_get(2)?, key: row.try_get(3)? });
+            let projection: String = row.try_get(1)?;
+            let schema = schema_name(&projection, row.try_get(4)?);
+            relation.projected = Some(Projected {
+                projection,
+                generation: row.try_get(2)?,
+                key: row.try_get(3)?,
+                parked: row
+                    .try_get::<bool, _>(6)?
+                    .then(|| parked_function(&schema, row.try_get(0).unwrap_or_default())),
+                follows: row.try_get::<bool, _>(5)?.then_some(schema),
+            });
         }
     }
     Ok(relations)
@@ -95,11 +112,11 @@ pub fn statement(
             (_, Ok(_), _) => selected.push(ident(column)),
             (PARKED, _, Some(projected)) => {
                 let key: Vec<String> = projected.key.iter().map(|column| ident(column)).collect();
-                selected.push(format!(
-                    "projector.is_parked({}, jsonb_build_array({})) AS {PARKED}",
-                    literal(name),
-                    key.join(", ")
-                ));
+                let key = format!("jsonb_build_array({})", key.join(", "));
+                selected.push(match &projected.parked {
+                    Some(function) => format!("{function}({key}) AS {PARKED}"),
+                    None => format!("projector.is_parked({}, {key}) AS {PARKED}", literal(name)),
+                });
             }
             (_, Err(unknown), _) => return Err(unknown),
         }

@@ -3,7 +3,9 @@
 use sqlx::{PgPool, Row};
 
 use super::error::StoreError;
+use super::marks::{Pending, pending};
 use super::partitions::Halt;
+use super::tables::schema_name;
 use crate::event::Place;
 
 /// A projection as the catalog knows it.
@@ -22,6 +24,8 @@ pub struct ProjectionStatus {
     pub parked_sequences: i64,
     /// Error code and number of the events that were passed over because the projection says so.
     pub skipped: Vec<(String, i64)>,
+    /// What changes have still to reach the rows that follow from them.
+    pub propagating: Vec<Pending>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +79,7 @@ pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreEr
             parked_events,
             parked_sequences,
             skipped: skipped(pool, id).await?,
+            propagating: pending(pool, id, &schema_name(row.try_get(1)?, row.try_get(2)?)).await?,
         });
     }
     Ok(projections)

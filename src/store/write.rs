@@ -63,6 +63,9 @@ impl Writer<'_> {
         for chunk in rows.chunks(CHUNK) {
             let keys: Vec<&Key> = chunk.iter().map(|(key, _)| key).collect();
             let before = watch.before(&target, connection, &keys).await?;
+            if !before.is_empty() {
+                proof::step("looked").await;
+            }
             let filled = match Blind::of(table, chunk).filter(|_| self.way == Way::Best) {
                 Some(form) => target.upsert(connection, &form, chunk).await?,
                 None => target.patch_locked(connection, chunk, &mut self.misapplied).await?,

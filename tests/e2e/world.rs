@@ -101,17 +101,24 @@ impl World {
     }
 
     pub fn send(&self, short: &str, messages: &[Message]) {
+        messages.iter().for_each(|message| self.send_only(short, message));
+        self.flush();
+    }
+
+    /// Sends without waiting for an answer.
+    pub fn send_only(&self, short: &str, message: &Message) {
         let topic = self.topic(short);
-        for message in messages {
-            let record = || {
-                let record = BaseRecord::to(&topic).partition(message.partition).payload(&message.payload);
-                if message.key.is_empty() { record } else { record.key(&message.key) }
-            };
-            while let Err((error, _)) = self.producer.send(record()) {
-                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
-                self.producer.flush(Duration::from_secs(1)).ok();
-            }
+        let record = || {
+            let record = BaseRecord::to(&topic).partition(message.partition).payload(&message.payload);
+            if message.key.is_empty() { record } else { record.key(&message.key) }
+        };
+        while let Err((error, _)) = self.producer.send(record()) {
+            assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+            self.producer.flush(Duration::from_secs(1)).ok();
         }
+    }
+
+    pub fn flush(&self) {
         self.producer.flush(Duration::from_secs(60)).unwrap();
     }
 

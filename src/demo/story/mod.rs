@@ -1,11 +1,16 @@
-//! A believable day, one file a service: a shop and its saga, customers, documents, a bank, sessions. The same day every
+//! A believable day, one file a system: a shop and its saga, its storefront, sales, customers, companies, invoices,
+//! documents, a bank, sessions. The same day every
 //! time, but for the sessions, which are of now: a session of yesterday has expired.
 
 mod bank;
+mod billing;
+mod companies;
 mod customers;
 mod documents;
+mod sales;
 mod sessions;
 mod shop;
+mod storefront;
 mod trouble;
 
 use serde_json::{Value, json};
@@ -43,6 +48,10 @@ pub fn day(now: i64, with_trouble: bool) -> Vec<Told> {
     told.extend(shop::told());
     told.extend(documents::told());
     told.extend(bank::told());
+    told.extend(sales::told());
+    told.extend(storefront::told());
+    told.extend(billing::told());
+    told.extend(companies::told());
     told.extend(sessions::told(now));
     if with_trouble {
         told.extend(trouble::told());

@@ -6,7 +6,7 @@ use super::{Dice, Told, event, money, time};
 
 const ORDERS: u64 = 3_000;
 /// Product, name, price in cents.
-const PRODUCTS: &[(&str, &str, u64)] = &[
+pub(super) const PRODUCTS: &[(&str, &str, u64)] = &[
     ("mug", "Mug", 1_250),
     ("tea", "Green tea, 100 g", 780),
     ("pot", "Teapot", 4_900),
@@ -80,12 +80,12 @@ impl Shop {
 
 fn order_data(dice: &mut Dice, id: &str, placed_at: &str) -> Value {
     let mut cents = 0;
-    let lines: Vec<Value> = (0..=dice.roll(3))
-        .map(|_| {
+    let lines: Vec<Value> = (1..=1 + dice.roll(3))
+        .map(|line| {
             let (product, name, price) = PRODUCTS[dice.roll(PRODUCTS.len() as u64) as usize];
             let quantity = 1 + dice.roll(3);
             cents += quantity * price;
-            json!({ "product_id": product, "name": name, "quantity": quantity, "price": money(price) })
+            json!({ "line": line, "product_id": product, "name": name, "quantity": quantity, "price": money(price) })
         })
         .collect();
     json!({ "order_id": id, "placed_at": placed_at, "total": money(cents), "lines": lines })

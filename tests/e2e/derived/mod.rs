@@ -1,7 +1,9 @@
 //! Joins and rollups: what the store makes of them against the naive model.
 
+mod explorer;
 mod network;
 mod random;
+mod soak;
 
 use std::collections::BTreeMap;
 
@@ -33,7 +35,8 @@ pub struct Sent {
 
 /// A projection in a database of its own, and the model of it.
 pub struct Stage {
-    pub world: World,
+    /// Takes its database along when it goes.
+    _world: World,
     pub pool: PgPool,
     pub plan: Plan,
     pub generation: Generation,
@@ -57,16 +60,30 @@ impl Stage {
             (pool, generation)
         });
         let model = Model::new(&plan);
-        Stage { world, pool, plan, generation, model }
+        Stage { _world: world, pool, plan, generation, model }
+    }
+
+    /// What daemons have made of a projection.
+    pub fn over(world: World, plan: Plan, model: Model) -> Stage {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
+        let options = options.username("projector").database(&world.name);
+        let generation =
+            Generation { id: 1, projection: plan.name.clone(), number: 1, schema: format!("{}@1", plan.name) };
+        let pool = world.runtime.block_on(async { connect::pool(options, 2, 60_000, false) });
+        Stage { _world: world, pool, plan, generation, model }
     }
 
     /// Empties all tables, of the model too.
     pub async fn reset(&mut self) {
-        let tables: Vec<String> = self.plan.tables.iter().map(|table| format!("{:?}", table.name)).collect();
-        let all = tables.iter().map(String::as_str).chain(["projector_marks"]);
+        let all = self.table_names().into_iter();
         let all: Vec<String> = all.map(|table| format!("\"{}\".{table}", self.generation.schema)).collect();
         self.pool.execute(AssertSqlSafe(format!("TRUNCATE {}", all.join(", ")))).await.unwrap();
         self.model = Model::new(&self.plan);
+    }
+
+    fn table_names(&self) -> Vec<String> {
+        let tables = self.plan.tables.iter().map(|table| format!("{:?}", table.name));
+        tables.chain(["\"projector_marks\"".to_string()]).collect()
     }
 
     /// Folds an event into a batch, and applies it to the model.
