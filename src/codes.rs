@@ -158,11 +158,11 @@ pub const CODES: &[Code] = &[
     warning("unused-source", "No table has handlers for a source."),
     event("upcast-failed", ErrorKind::Undecodable, "A step of an upcaster cannot bring an event to the next version."),
     error("useless-type", "A source of CloudEvents says where the event type is."),
+    error("wrong-aggregate", "A rollup aggregates in a way that does not fit, or in none."),
     error(
         "wrong-arguments",
         "A function has too few or too many arguments, or a literal argument that it can never take.",
     ),
-    error("wrong-aggregate", "A rollup aggregates in a way that does not fit, or in none."),
     error("wrong-fold", "A column's type does not go with what a handler does to it."),
     error("wrong-generated", "A generated column has a type or a word that it cannot have."),
     error("wrong-kind", "An expression gives a kind of value that can never be used where it stands."),

@@ -141,6 +141,12 @@ impl Watch {
         }
     }
 
+    /// Whether others copy one of these columns, or the row may come or go by what fills them.
+    pub fn is_copied(&self, table: &Table, columns: &[u16]) -> bool {
+        !self.joined.is_empty()
+            && (table.children.is_some() || columns.iter().any(|column| self.copied.contains(column)))
+    }
+
     /// Marks a row that others may copy from.
     pub fn joined(&self, key: &Key, marks: &mut Marks) {
         self.joined.iter().for_each(|edge| marks.touch(*edge, key));

@@ -214,7 +214,10 @@ impl Work<'_> {
         let mut marks = Marks::default();
         let before = watch.before(&self.target, connection, &keys).await?;
         let changed = self.target.refill(connection, &keys).await?;
-        changed.iter().for_each(|key| watch.joined(key, &mut marks));
+        let fills = self.target.table.joins.iter().flat_map(|join| &join.fill).map(|(column, _)| *column);
+        if watch.is_copied(self.target.table, &fills.collect::<Vec<_>>()) {
+            changed.iter().for_each(|key| watch.joined(key, &mut marks));
+        }
         watch.after(&self.target, connection, &keys, &before, &mut marks).await?;
         self.mark(connection, marks, origin).await
     }
@@ -253,7 +256,9 @@ impl Work<'_> {
         let searched: Vec<&Key> = marked.iter().filter(|marked| marked.search).map(|marked| &marked.key).collect();
         self.target.search(connection, rollup, &searched).await?;
         self.target.refill(connection, &keys).await?;
-        keys.iter().for_each(|key| watch.joined(key, &mut marks));
+        if watch.is_copied(self.target.table, &rollup.fills()) {
+            keys.iter().for_each(|key| watch.joined(key, &mut marks));
+        }
         watch.after(&self.target, connection, &keys, &before, &mut marks).await?;
         self.mark(connection, marks, oldest_of(&marked)).await?;
         marks::remove(connection, &self.generation.schema, &marked).await?;
