@@ -131,7 +131,7 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
         for (at, partition) in projection.partitions.iter().enumerate() {
             let Lag { end, events, seconds } = lag(partition, ends);
             let number = |n: Option<i64>| n.map_or("?".to_string(), |n| n.to_string());
-            let waiting = if partition.waiting { " (waits for older partitions)" } else { "" };
+            let waiting = if partition.waiting { " (waits for other partitions)" } else { "" };
             table.add_row([
                 if at == 0 { projection.projection.clone() } else { String::new() },
                 if at == 0 { state.to_string() } else { String::new() },
@@ -160,7 +160,7 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
         }
         for pending in &projection.propagating {
             println!(
-                "{}: {} of {} propagating to {}, oldest {:.1} s",
+                "{}: {} propagating from {} to {}, oldest {:.1} s",
                 projection.projection,
                 count(pending.keys as usize, "key"),
                 pending.from,

@@ -30,8 +30,15 @@ pub(super) fn derive(plan: &Plan, tables: &mut [Rows]) -> Result<(), String> {
             for join in &plan.tables[at].joins {
                 changed |= fill(plan, at, join, tables);
             }
+            let mut counted: HashMap<Key, i64> = HashMap::new();
             for rollup in &plan.tables[at].rollups {
-                changed |= aggregate(plan, at, rollup, tables)?;
+                changed |= aggregate(plan, at, rollup, tables, &mut counted)?;
+            }
+            if let Some(children) = plan.tables[at].children {
+                for (key, row) in &mut tables[at] {
+                    let count = Value::Int(counted.get(key).copied().unwrap_or(0));
+                    changed |= replace(&mut row.values[usize::from(children)], count);
+                }
             }
         }
         if !changed {
@@ -115,7 +122,14 @@ fn order(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-fn aggregate(plan: &Plan, at: usize, rollup: &Rollup, tables: &mut [Rows]) -> Result<bool, String> {
+/// `counted` grows by the rows that belong to each key: those of all rollups together say whether a row is there.
+fn aggregate(
+    plan: &Plan,
+    at: usize,
+    rollup: &Rollup,
+    tables: &mut [Rows],
+    counted: &mut HashMap<Key, i64>,
+) -> Result<bool, String> {
     let (parent, child) = (&plan.tables[at], &plan.tables[rollup.table]);
     let mut families: HashMap<Key, Vec<Child<'_>>> = HashMap::new();
     let children = tables[rollup.table].clone();
@@ -126,13 +140,15 @@ fn aggregate(plan: &Plan, at: usize, rollup: &Rollup, tables: &mut [Rows]) -> Re
             families.entry(belongs_to).or_default().push(one);
         }
     }
-    for key in families.keys() {
+    for (key, family) in &families {
+        *counted.entry(key.clone()).or_default() += family.len() as i64;
         tables[at].entry(key.clone()).or_insert_with(|| Row::blank(&parent.shapes));
     }
     let mut changed = false;
     for (key, row) in &mut tables[at] {
         let family = families.get(key).map(Vec::as_slice).unwrap_or_default();
-        for (column, value) in values(rollup, family)? {
+        let own = values(rollup, family)?.into_iter().filter(|(column, _)| parent.children != Some(*column));
+        for (column, value) in own {
             let shape = &parent.shapes[usize::from(column)];
             let value = shape.type_.coerce(value)?;
             changed |= replace(&mut row.values[usize::from(column)], value);

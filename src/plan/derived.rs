@@ -158,7 +158,24 @@ impl Plan {
             self.tables.iter().filter(is_fed).map(|table| self.depth(table, 0)).min().unwrap_or(0)
         };
         let own = rank(source);
-        self.sources.iter().filter(|other| rank(other) < own).collect()
+        let mut reached: Vec<usize> = (0..self.tables.len())
+            .filter(|at| self.tables[*at].handlers.iter().any(|h| self.sources[h.source].name == source.name))
+            .collect();
+        let mut at = 0;
+        while at < reached.len() {
+            let partners: Vec<usize> = self.tables[reached[at]].joins.iter().map(|join| join.table).collect();
+            partners.into_iter().for_each(|partner| {
+                if !reached.contains(&partner) {
+                    reached.push(partner)
+                }
+            });
+            at += 1;
+        }
+        let feeds = |other: &Source| {
+            let mut handlers = reached.iter().flat_map(|at| &self.tables[*at].handlers);
+            handlers.any(|handler| self.sources[handler.source].name == other.name)
+        };
+        self.sources.iter().filter(|other| rank(other) < own && feeds(other)).collect()
     }
 
     /// How many joins there are to the end of the longest chain.

@@ -7,7 +7,7 @@ use crate::world::Dice;
 
 pub const YAML: &str = r#"
 projection: network
-serve: [companies, customers, orders, lines, tiers]
+serve: [companies, customers, orders, lines, tiers, parties]
 sources:
   companies: { topic: companies, ordered_by: data.id }
   customers: { topic: customers, ordered_by: data.id }
@@ -87,6 +87,11 @@ tables:
           spent: { sum: spent }
           names: { list: name, by: [name] }
           companies: { count_distinct: company_name }
+  parties:
+    key: { customer: null }
+    rollups:
+      - { table: orders, by: customer, fill: { bought: { count: true } } }
+      - { table: orders, by: payee, fill: { received: { count: true }, last_buyer: { max: customer_name } } }
 "#;
 
 /// Something that happens, over so few keys that all of it meets.

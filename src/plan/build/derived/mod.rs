@@ -250,7 +250,7 @@ impl Build<'_> {
                     return Looked::Waits;
                 }
                 let type_ = from.column(at).shape.type_.clone();
-                self.finished(one.name, declared, type_, Value::Null)
+                self.finished(one.name, declared, type_, Value::Null, true)
                     .map_or(Looked::Wrong, |c| Looked::Done(c, Made::Copy(at)))
             }
             Filling::Rollup { aggregate, .. } => {
@@ -263,7 +263,7 @@ impl Build<'_> {
                 match child.aggregate(one.name, aggregate, declared) {
                     Err(looked) => looked,
                     Ok((type_, default, made)) => {
-                        let finished = self.finished(one.name, declared, type_, default);
+                        let finished = self.finished(one.name, declared, type_, default, false);
                         finished.map_or(Looked::Wrong, |column| Looked::Done(column, made))
                     }
                 }
@@ -271,13 +271,14 @@ impl Build<'_> {
         }
     }
 
-    /// The column as it is stored. A declaration may describe it, hide it, and give a join a default.
+    /// The column as it is stored. A declaration may describe it, hide it, and give what is copied from one row a default.
     fn finished(
         &self,
         name: &Name,
         declared: Option<&spec::Column>,
         type_: ColumnType,
         default: Value,
+        from_one: bool,
     ) -> Option<Column> {
         let mut column = Column {
             name: name.value.clone(),
@@ -303,7 +304,7 @@ impl Build<'_> {
             self.error("unfilled-not-null", &name.span, message, Some("leave `not_null` out"));
         }
         if let Some(default) = &declared.default {
-            if column.shape.default.is_null() {
+            if from_one && column.shape.default.is_null() {
                 column.shape.default = self.literal(&column.shape.type_, default);
             } else {
                 let message = format!("over nothing, `{}` is {}", name.value, column.shape.default.to_json_text());

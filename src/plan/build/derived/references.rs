@@ -8,8 +8,8 @@ use crate::plan::Table;
 use crate::plan::build::Build;
 use crate::plan::derived::{Addend, Join, Sum};
 use crate::plan::expr::RowRef;
-use crate::spec::Name;
 use crate::spec::diagnostic::suggest;
+use crate::spec::{Name, OnDelete};
 
 impl Build<'_> {
     /// Resolves what refers to whose key.
@@ -122,6 +122,15 @@ impl Build<'_> {
             for rollup in table.rollups.iter() {
                 if let Some(child) = written.get_index_of(&rollup.table) {
                     self.check_set(&rollup.by, &tables[child]);
+                }
+            }
+            for join in table.join.iter().filter(|join| join.on_delete == OnDelete::Keep) {
+                let other = written.get(&join.table).and_then(|other| other.forget_deleted_after.as_ref());
+                if let Some(forget) = other {
+                    let message = format!("a row of `{}` that is forgotten cannot be kept here", join.table.value);
+                    let help =
+                        format!("leave out `on_delete: keep`, or `forget_deleted_after: {}` there", forget.value);
+                    self.error("bad-expire", &join.table.span, message, Some(&help));
                 }
             }
             if table.rollups.is_nothing() || table.forget_deleted_after.is_none() && table.expire.is_none() {
