@@ -231,6 +231,10 @@ fn print_queries(listener: &tokio::net::TcpListener) {
         "active_sessions?order=seen_at.desc&limit=3",
         "order_saga?select=order_id,outcome,payment_state,stock_state,flags&outcome=eq.compensating&limit=3",
         "account_running_balance?account_id=eq.a007&order=booked_at.desc&limit=3",
+        "order_360?needs_review=is.true&select=order_id,customer_name,customer_tier,verdict&limit=3",
+        "product_page?order=rating.desc&select=name,available,review_count,rating,flags",
+        "customer_balance?order=open_amount.desc&select=name,open_invoices,open_amount&limit=3",
+        "sectors?order=revenue.desc&select=sector,companies,revenue",
     ] {
         println!("  curl 'http://{address}/{query}'");
     }

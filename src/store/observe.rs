@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 use sqlx::postgres::PgConnection;
 
 use super::error::StoreError;
+use super::fill::refers_anew;
 use super::locked::Reach;
 use super::marks::{Marks, TooManyDigits};
 use super::write::Target;
@@ -131,11 +132,10 @@ impl Watch {
             return;
         }
         let copied = |column: &u16| self.copied.contains(column) || table.alive.contains(column);
-        let by = |column: &u16| table.joins.iter().flat_map(|join| &join.by).any(|by| !by.of_key && by.at == *column);
         for (key, patch) in rows {
             let begins = patch.presence.begun | patch.presence.ended != 0 || !table.presence;
-            let changes = patch.changes.iter().any(|(column, _)| copied(column) || by(column));
-            if begins || changes || !patch.tail.is_empty() {
+            let changes = patch.changes.iter().any(|(column, _)| copied(column));
+            if begins || changes || refers_anew(table, patch) {
                 self.joined(key, marks);
             }
         }

@@ -213,13 +213,25 @@ impl Work<'_> {
         let watch = Watch::of(self.plan, self.target.at);
         let mut marks = Marks::default();
         let before = watch.before(&self.target, connection, &keys).await?;
-        let changed = self.target.refill(connection, &keys).await?;
-        let fills = self.target.table.joins.iter().flat_map(|join| &join.fill).map(|(column, _)| *column);
-        if watch.is_copied(self.target.table, &fills.collect::<Vec<_>>()) {
-            changed.iter().for_each(|key| watch.joined(key, &mut marks));
-        }
+        self.fill(connection, &keys, &watch, &mut marks).await?;
         watch.after(&self.target, connection, &keys, &before, &mut marks).await?;
         self.mark(connection, marks, origin).await
+    }
+
+    /// Whatever brings joined columns up to date marks what follows from them: nobody else will find them stale.
+    async fn fill(
+        &self,
+        connection: &mut PgConnection,
+        keys: &[&Key],
+        watch: &Watch,
+        marks: &mut Marks,
+    ) -> Result<(), StoreError> {
+        let changed = self.target.refill(connection, keys).await?;
+        let fills = self.target.table.joins.iter().flat_map(|join| &join.fill).map(|(column, _)| *column);
+        if watch.is_copied(self.target.table, &fills.collect::<Vec<_>>()) {
+            changed.iter().for_each(|key| watch.joined(key, marks));
+        }
+        Ok(())
     }
 
     async fn lock(&self, connection: &mut PgConnection, keys: &[&Key]) -> Result<(), StoreError> {
@@ -255,7 +267,7 @@ impl Work<'_> {
         self.target.add_sums(connection, rollup, &marked).await?;
         let searched: Vec<&Key> = marked.iter().filter(|marked| marked.search).map(|marked| &marked.key).collect();
         self.target.search(connection, rollup, &searched).await?;
-        self.target.refill(connection, &keys).await?;
+        self.fill(connection, &keys, &watch, &mut marks).await?;
         if watch.is_copied(self.target.table, &rollup.fills()) {
             keys.iter().for_each(|key| watch.joined(key, &mut marks));
         }

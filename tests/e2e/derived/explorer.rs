@@ -330,11 +330,7 @@ fn scenarios() -> Vec<Scenario> {
             vec![],
             vec![lane(vec![shifted("l0", "o1")]), lane(vec![changed("l0", 9.75)])],
         ),
-        two(
-            "two propagators",
-            vec![line("l1", "o0", 7.25), rename("Eve")],
-            vec![propagator.clone(), propagator.clone()],
-        ),
+        two("two propagators", vec![line("l1", "o0", 7.25)], vec![propagator.clone(), propagator.clone()]),
         three(
             "a customer's tier and order",
             vec![],
