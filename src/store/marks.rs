@@ -215,13 +215,12 @@ pub async fn oldest(
 /// What Postgres says.
 pub async fn remove(connection: &mut PgConnection, schema: &str, taken: &[&Marked]) -> Result<(), StoreError> {
     let name = marks_name(schema);
+    let ids: Vec<i64> = taken.iter().flat_map(|marked| marked.ids.iter().copied()).collect();
     if proof::sabotaged(Sabotage::MarkUnseen) {
-        let keys: Vec<String> = taken.iter().map(|marked| key_text(&marked.key)).collect();
-        let sql = format!("DELETE FROM {name} WHERE key = ANY($1)");
-        sqlx::query(vouched(sql)).bind(keys).execute(connection).await?;
+        let sql = format!("DELETE FROM {name} WHERE (edge, key) IN (SELECT edge, key FROM {name} WHERE id = ANY($1))");
+        sqlx::query(vouched(sql)).bind(ids).execute(connection).await?;
         return Ok(());
     }
-    let ids: Vec<i64> = taken.iter().flat_map(|marked| marked.ids.iter().copied()).collect();
     sqlx::query(vouched(format!("DELETE FROM {name} WHERE id = ANY($1)"))).bind(ids).execute(connection).await?;
     Ok(())
 }

@@ -23,7 +23,7 @@ pub fn told() -> Vec<Told> {
         for period in PERIODS {
             let data = json!({
                 "company_id": id, "period": period, "revision": 1,
-                "revenue": money(10_000_00 + dice.roll(900_000_00)), "employees": 1 + dice.roll(400),
+                "revenue": money(1_000_000 + dice.roll(90_000_000)), "employees": 1 + dice.roll(400),
             });
             told.push(event(
                 "statistics",

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Looked, Made, Shape};
+use super::{Made, Shape, Unfinished};
 use crate::plan::Column;
 use crate::plan::build::Build;
 use crate::plan::build::row::RowCompiler;
@@ -32,17 +32,17 @@ impl Child<'_, '_> {
         key.chain(self.shape.columns.iter().enumerate().map(|one| column(false, one))).collect()
     }
 
-    fn compile(&self, expr: &Expr) -> Result<Compiled, Looked> {
+    fn compile(&self, expr: &Expr) -> Result<Compiled, Unfinished> {
         let row = self.row();
         match RowCompiler::bare(&row).compile(&expr.value.0) {
             Ok(compiled) => {
                 let mut read = Vec::new();
                 compiled.node.row_refs(&mut read);
                 if read.into_iter().any(self.unknown) {
-                    return Err(Looked::Waits);
+                    return Err(Unfinished::Waits);
                 }
                 if self.build.answerable(expr, &compiled).is_none() {
-                    return Err(Looked::Wrong);
+                    return Err(Unfinished::Wrong);
                 }
                 Ok(compiled)
             }
@@ -53,41 +53,41 @@ impl Child<'_, '_> {
                     _ => misread.message,
                 };
                 self.build.misread(expr, Misread { code, message, ..misread });
-                Err(Looked::Wrong)
+                Err(Unfinished::Wrong)
             }
         }
     }
 
-    pub fn condition(&self, expr: &Expr) -> Result<Compiled, Looked> {
+    pub fn condition(&self, expr: &Expr) -> Result<Compiled, Unfinished> {
         let compiled = self.compile(expr)?;
         if matches!(compiled.kind, Kind::Bool | Kind::Any | Kind::Null) {
             return Ok(compiled);
         }
         let message = format!("a condition is needed, this is {}", compiled.kind.describe());
         self.build.error("wrong-kind", &expr.span, message, None);
-        Err(Looked::Wrong)
+        Err(Unfinished::Wrong)
     }
 
-    fn column(&self, name: &Name) -> Result<RowRef, Looked> {
+    fn column(&self, name: &Name) -> Result<RowRef, Unfinished> {
         match self.shape.find(name) {
-            Some(at) if (self.unknown)(at) => Err(Looked::Waits),
+            Some(at) if (self.unknown)(at) => Err(Unfinished::Waits),
             Some(at) => Ok(at),
             None => {
                 let message = format!("the table `{}` has no column `{}`", self.name, name.value);
                 let help = suggest(name, self.shape.names());
                 self.build.error("unknown-column", &name.span, message, help.as_deref());
-                Err(Looked::Wrong)
+                Err(Unfinished::Wrong)
             }
         }
     }
 
-    fn columns(&self, names: &[Name]) -> Result<Vec<RowRef>, Looked> {
+    fn columns(&self, names: &[Name]) -> Result<Vec<RowRef>, Unfinished> {
         names.iter().map(|name| self.column(name)).collect()
     }
 
-    fn wrong(&self, place: &Range<usize>, message: String, help: &str) -> Looked {
+    fn wrong(&self, place: &Range<usize>, message: String, help: &str) -> Unfinished {
         self.build.error("wrong-aggregate", place, message, Some(help));
-        Looked::Wrong
+        Unfinished::Wrong
     }
 
     /// The type of an aggregate's column, its value over nothing, and what fills it.
@@ -96,7 +96,7 @@ impl Child<'_, '_> {
         name: &Name,
         aggregate: &Aggregate,
         declared: Option<&spec::Column>,
-    ) -> Result<(ColumnType, Value, Made), Looked> {
+    ) -> Result<(ColumnType, Value, Made), Unfinished> {
         let (word, expr) = self.word(name, aggregate)?;
         let condition = aggregate.condition.as_ref().map(|expr| self.condition(expr)).transpose()?;
         let sum = |addend: Addend| Sum { column: 0, condition: condition.clone(), addend };
@@ -213,7 +213,7 @@ impl Child<'_, '_> {
     }
 
     /// The one word of an aggregate that says what it is.
-    fn word<'a>(&self, name: &Name, aggregate: &'a Aggregate) -> Result<(&'static str, &'a Expr), Looked> {
+    fn word<'a>(&self, name: &Name, aggregate: &'a Aggregate) -> Result<(&'static str, &'a Expr), Unfinished> {
         let words = [
             ("count", &aggregate.count),
             ("count_distinct", &aggregate.count_distinct),
@@ -237,7 +237,7 @@ impl Child<'_, '_> {
         }
     }
 
-    fn order(&self, name: &Name, aggregate: &Aggregate, word: &str) -> Result<Vec<Name>, Looked> {
+    fn order(&self, name: &Name, aggregate: &Aggregate, word: &str) -> Result<Vec<Name>, Unfinished> {
         if aggregate.by.is_nothing() {
             let message = format!("`{word}` needs `by`: the columns that say what is newer");
             return Err(self.wrong(&name.span, message, "by: [posted_at]"));
@@ -245,7 +245,7 @@ impl Child<'_, '_> {
         Ok(aggregate.by.0.clone())
     }
 
-    fn members(&self, name: &Name, aggregate: &Aggregate) -> Result<Item, Looked> {
+    fn members(&self, name: &Name, aggregate: &Aggregate) -> Result<Item, Unfinished> {
         if aggregate.of.is_nothing() {
             let message = "the list needs `of`: the columns that stand in it".to_string();
             return Err(self.wrong(&name.span, message, "of: [review_id, rating, title]"));

@@ -63,11 +63,11 @@ enum Filling<'w> {
     Rollup { index: usize, aggregate: &'w Aggregate },
 }
 
-/// What came of looking at a pending column.
-enum Looked {
-    Done(Column, Made),
+/// Why a column cannot be put in its place.
+enum Unfinished {
     /// It waits for another pending column.
     Waits,
+    /// And that was told.
     Wrong,
 }
 
@@ -94,9 +94,9 @@ impl Build<'_> {
             let mut still = Vec::new();
             for one in std::mem::take(&mut pending) {
                 match self.look(&one, written, &shapes, &waiting) {
-                    Looked::Done(column, made) => settle(&mut shapes[one.table], &one, column, made),
-                    Looked::Waits => still.push(one),
-                    Looked::Wrong => {}
+                    Ok((column, made)) => settle(&mut shapes[one.table], &one, column, made),
+                    Err(Unfinished::Waits) => still.push(one),
+                    Err(Unfinished::Wrong) => {}
                 }
             }
             if still.len() == before {
@@ -227,48 +227,57 @@ impl Build<'_> {
         true
     }
 
-    fn look(&self, one: &Pending<'_>, written: &Written, shapes: &[Shape], waiting: &[(usize, u16)]) -> Looked {
+    fn look(
+        &self,
+        one: &Pending<'_>,
+        written: &Written,
+        shapes: &[Shape],
+        waiting: &[(usize, u16)],
+    ) -> Result<(Column, Made), Unfinished> {
         let unknown = |at: RowRef| !at.of_key && waiting.contains(&(one.from, at.at));
         let declared = written[one.table].columns.get(one.name).map(|column| &column.0);
-        match one.what {
+        let (type_, default, made, from_one) = match one.what {
             Filling::Join { column, .. } => {
-                let from = &shapes[one.from];
-                let Some(at) = from.find(column) else {
-                    let message =
-                        format!("the table `{}` has no column `{}`", name_of(written, one.from), column.value);
-                    let is_generated = written[one.from].columns.get(column).is_some();
-                    let help = match is_generated {
-                        true => Some(
-                            "a generated column is not stored; work it out here, from the columns it is made of".into(),
-                        ),
-                        false => suggest(column, from.names()),
-                    };
-                    self.error("unknown-column", &column.span, message, help.as_deref());
-                    return Looked::Wrong;
-                };
+                let at = self.joined_column(column, one.from, written, shapes)?;
                 if unknown(at) {
-                    return Looked::Waits;
+                    return Err(Unfinished::Waits);
                 }
-                let type_ = from.column(at).shape.type_.clone();
-                self.finished(one.name, declared, type_, Value::Null, true)
-                    .map_or(Looked::Wrong, |c| Looked::Done(c, Made::Copy(at)))
+                let type_ = shapes[one.from].column(at).shape.type_.clone();
+                (type_, Value::Null, Made::Copy(at), true)
             }
             Filling::Rollup { aggregate, .. } => {
-                let child = Child {
-                    build: self,
-                    name: name_of(written, one.from),
-                    shape: &shapes[one.from],
-                    unknown: &unknown,
-                };
-                match child.aggregate(one.name, aggregate, declared) {
-                    Err(looked) => looked,
-                    Ok((type_, default, made)) => {
-                        let finished = self.finished(one.name, declared, type_, default, false);
-                        finished.map_or(Looked::Wrong, |column| Looked::Done(column, made))
-                    }
-                }
+                let (name, shape) = (name_of(written, one.from), &shapes[one.from]);
+                let child = Child { build: self, name, shape, unknown: &unknown };
+                let (type_, default, made) = child.aggregate(one.name, aggregate, declared)?;
+                (type_, default, made, false)
             }
+        };
+        let column = self.finished(one.name, declared, type_, default, from_one).ok_or(Unfinished::Wrong)?;
+        Ok((column, made))
+    }
+
+    fn joined_column(
+        &self,
+        column: &Name,
+        from: usize,
+        written: &Written,
+        shapes: &[Shape],
+    ) -> Result<RowRef, Unfinished> {
+        if let Some(at) = shapes[from].find(column) {
+            return Ok(at);
         }
+        let (message, help) = match written[from].columns.get(column) {
+            Some(_) => (
+                format!("`{}.{}` is generated, and not stored", name_of(written, from), column.value),
+                Some("work it out here, from the columns it is made of".into()),
+            ),
+            None => (
+                format!("the table `{}` has no column `{}`", name_of(written, from), column.value),
+                suggest(column, shapes[from].names()),
+            ),
+        };
+        self.error("unknown-column", &column.span, message, help.as_deref());
+        Err(Unfinished::Wrong)
     }
 
     /// The column as it is stored. A declaration may describe it, hide it, and give what is copied from one row a default.
