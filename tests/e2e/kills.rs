@@ -157,6 +157,8 @@ fn killed_at(failpoint: &str, sabotage: &str) -> Result<(), String> {
             ("PROJECTOR__KAFKA__GROUP_PREFIX", group.as_str()),
             ("PROJECTOR_FAILPOINT", failpoint),
             ("PROJECTOR_SABOTAGE", sabotage),
+            // It is the failpoint that kills, and no event: none is to be parked for it.
+            ("PROJECTOR__FOLD__POISON_ATTEMPTS", "100"),
         ];
         world.start_applied(&all)
     };

@@ -15,9 +15,6 @@ use crate::spec::diagnostic::suggest;
 use crate::spec::{self, Expr, Format, Located, Name};
 use crate::value::Value;
 
-/// The bits of presence of all sources.
-const ALL_SOURCES: u32 = EVER - 1;
-
 /// What the handlers of one table and source have in common.
 struct Common<'c> {
     source: usize,
@@ -192,7 +189,7 @@ impl Build<'_> {
         self.check_presence_version(place, handler, common, existence);
         self.check_time(place, source, &key, &version);
         let presence = match existence {
-            Existence::EndsForGood => Presence { begun: FINAL, ended: ALL_SOURCES },
+            Existence::EndsForGood => Presence { begun: FINAL, ended: FINAL - 1 },
             _ if !plan.presence || common.alive.is_some() => Presence::default(),
             Existence::Begins => Presence { begun: 1 << common.bit | EVER, ended: 0 },
             Existence::Ends => Presence { begun: 0, ended: 1 << common.bit },

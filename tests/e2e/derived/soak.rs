@@ -15,7 +15,7 @@ const TOPICS: [&str; 4] = ["companies", "customers", "orders", "lines"];
 const PARTITIONS: i32 = 4;
 
 /// The network with some of what follows left out: each seed another projection.
-fn yaml(dice: &mut Dice) -> String {
+fn yaml(world: &World, dice: &mut Dice) -> String {
     let leaves_out = |dice: &mut Dice| dice.roll(4) == 0;
     let mut lines: Vec<&str> = Vec::new();
     for line in network::YAML.lines() {
@@ -31,7 +31,7 @@ fn yaml(dice: &mut Dice) -> String {
     }
     let mut text = lines.join("\n");
     for topic in TOPICS {
-        text = text.replace(&format!("topic: {topic},"), &format!("topic: TOPIC({topic}),"));
+        text = text.replace(&format!("topic: {topic},"), &format!("topic: {},", world.topic(topic)));
     }
     text
 }
@@ -54,7 +54,7 @@ fn soak(seed: u64, time: Duration) {
     for topic in TOPICS {
         world.create_topic(topic, PARTITIONS, &[]);
     }
-    let text = yaml(&mut dice);
+    let text = yaml(&world, &mut dice);
     world.projection("network.yaml", &text);
     let (plan, found) = compile(&SourceFile::new("network.yaml", text.clone()));
     let plan = plan.unwrap_or_else(|| panic!("{found:#?}"));
