@@ -112,7 +112,9 @@ fn joined_first(running: &Running, consumer: &Consumer, source: &Source) -> Resu
         return Ok(waits_for);
     }
     for (topic, count) in consumer.topics(None)? {
-        if !sources.iter().any(|source| source.topics.matches(&topic)) {
+        // A topic is read for the first source that it matches: that one has to come first, or two could wait for each other.
+        let reads = running.plan.sources.iter().find(|source| source.topics.matches(&topic));
+        if !reads.is_some_and(|reads| sources.iter().any(|source| source.name == reads.name)) {
             continue;
         }
         for number in 0..count {

@@ -20,6 +20,7 @@ use crate::plan::Plan;
 use crate::source::Admin;
 use crate::store::parked::retry::{Earnest, counts};
 use crate::store::partitions::{Halt, halt, is_halted, unhalt};
+use crate::store::propagate::propagate;
 use crate::store::{Generation, StoreError};
 
 /// Exit code of a process that ends itself because a lane does not move (`EX_SOFTWARE` of sysexits).
@@ -147,6 +148,8 @@ async fn stand_still(running: &Running, reason: &Halt, stop: &CancellationToken)
                 return Ok(true);
             }
             retry_requested(running).await?;
+            // What was applied before the halt still reaches the rows that follow from it.
+            while let Ok(Some(_)) = propagate(pool, plan, generation).await {}
             is_halted(pool, generation).await
         };
         match looked.await {

@@ -103,7 +103,7 @@ impl Watch {
             let is = contribution(child, rollup, key, after).map_err(told)?;
             let mut mark = |parent: &Key, deltas: &[Decimal], search: bool| {
                 let added = marks.add(at, parent, deltas, search && !rollup.searches.is_empty());
-                added.map_err(|TooManyDigits| too_many_digits(rollup)).map_err(told)
+                added.map_err(|TooManyDigits| too_many_digits()).map_err(told)
             };
             match (was, is) {
                 (None, None) => {}
@@ -172,13 +172,13 @@ fn contribution(child: &Table, rollup: &Rollup, key: &Key, row: &Row) -> Result<
             Addend::Holds(condition) => one(condition.holds(&env)?),
             Addend::Value(value) => match value.eval(&env)? {
                 Value::Null => Decimal::ZERO,
-                value => value.as_decimal().ok_or_else(|| too_many_digits(rollup))?,
+                value => value.as_decimal().ok_or_else(|| too_many_digits())?,
             },
         })
     };
     Ok(Some((parent, rollup.sums.iter().map(addend).collect::<Result<_, _>>()?)))
 }
 
-fn too_many_digits(_: &Rollup) -> Failure {
+fn too_many_digits() -> Failure {
     Failure { code: "overflow", message: "a number to be summed has more than 28 digits".into() }
 }

@@ -13,15 +13,15 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnection};
-use sqlx::{Arguments, Connection, Executor, PgPool, Row as _};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor, PgPool};
 
 use super::commit::Generation;
 use super::error::StoreError;
+use super::locked::Reach;
 use super::marks::{self, Marked, Marks, Origin, Taken};
 use super::observe::Watch;
 use super::sql::vouched;
-use super::tables::table_name;
 use super::write::Target;
 use crate::batch::{Key, compare_keys};
 use crate::plan::Plan;
@@ -94,6 +94,9 @@ async fn wait_at_gate(connection: &mut PgConnection, generation: &Generation) ->
 /// # Errors
 /// What Postgres says. What was not carried out is still marked.
 pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<Option<Propagated>, StoreError> {
+    if plan.edges.is_empty() {
+        return Ok(None);
+    }
     let mut connection = pool.acquire().await?;
     let mut transaction = begin(&mut connection, generation).await?;
     let Some(taken) = marks::oldest(&mut transaction, plan, &generation.schema, MOST_MARKS).await? else {
@@ -115,15 +118,9 @@ pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> R
     proof::step("found").await;
     // What did not fit into the page is not carried out yet. Postgres went through the marks in their order, as it does
     // where it looks rows up by an index; had it not, nobody would know which marks the page is of.
-    let in_order = stale.is_sorted_by_key(|(of, _)| *of);
     let whole = match stale.last() {
-        Some((last, _)) if stale.len() >= CHUNK => {
-            if in_order {
-                *last
-            } else {
-                0
-            }
-        }
+        Some((last, _)) if stale.len() >= CHUNK && stale.is_sorted_by_key(|(of, _)| *of) => *last,
+        Some(_) if stale.len() >= CHUNK => 0,
         _ => all.len(),
     };
     if whole > 0 {
@@ -234,20 +231,6 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn lock(&self, connection: &mut PgConnection, keys: &[&Key]) -> Result<(), StoreError> {
-        let sql = format!(
-            "SELECT 1 FROM {} JOIN {} AS t ON {} ORDER BY s.ordinal FOR NO KEY UPDATE OF t",
-            self.target.unnest(&[], &[("ordinal", "bigint[]")]),
-            table_name(&self.generation.schema, self.target.table),
-            self.target.same_key(),
-        );
-        let mut arguments = PgArguments::default();
-        self.target.bind_key(&mut arguments, keys.iter().copied())?;
-        arguments.add((0..keys.len() as i64).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
-        sqlx::query_with(vouched(sql), arguments).execute(connection).await?;
-        Ok(())
-    }
-
     /// Adds what was marked to the rows that aggregate it.
     async fn add_up(
         &self,
@@ -261,7 +244,7 @@ impl Work<'_> {
         let watch = Watch::of(self.plan, self.target.at);
         let mut marks = Marks::default();
         self.target.make_rows(connection, &keys).await?;
-        self.lock(connection, &keys).await?;
+        self.target.load(connection, &Reach::reading(std::iter::empty()), &keys, true).await?;
         let before = watch.before(&self.target, connection, &keys).await?;
         proof::step("looked").await;
         self.target.add_sums(connection, rollup, &marked).await?;
@@ -298,7 +281,7 @@ impl Work<'_> {
 /// What Postgres says.
 pub async fn horizon(pool: &PgPool, schema: &str) -> Result<Option<i64>, sqlx::Error> {
     let sql = format!("SELECT max(COALESCE(origin, id)) FROM {}", marks::marks_name(schema));
-    sqlx::query(vouched(sql)).fetch_one(pool).await?.try_get(0)
+    sqlx::query_scalar(vouched(sql)).fetch_one(pool).await
 }
 
 /// Whether all that was marked up to a horizon has been followed.

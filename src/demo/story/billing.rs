@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
-use super::{Dice, Told, event, money, time};
+use super::{Dice, NAMES, Told, event, money, time};
 
 const USERS: u64 = 80;
 const INVOICES: u64 = 1_200;
-const NAMES: &[&str] = &["Ada", "Bo", "Chidi", "Dana", "Emre", "Fatou", "Goro", "Hana", "Ines", "Jonas", "Kofi", "Lea"];
 
 pub fn told() -> Vec<Told> {
     let mut dice = Dice(41);

@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use super::{Dice, Told, event, time};
+use super::{Dice, NAMES, Told, event, time};
 
 const CUSTOMERS: u64 = 240;
-const NAMES: &[&str] = &["Ada", "Bo", "Chidi", "Dana", "Emre", "Fatou", "Goro", "Hana", "Ines", "Jonas", "Kofi", "Lea"];
 const CITIES: &[&str] = &["Lisbon", "Nairobi", "Osaka", "Quito", "Turku"];
 
 pub fn told() -> Vec<Told> {

@@ -24,6 +24,7 @@ pub struct Told {
 }
 
 const DAY: &str = "2026-11-20";
+const NAMES: &[&str] = &["Ada", "Bo", "Chidi", "Dana", "Emre", "Fatou", "Goro", "Hana", "Ines", "Jonas", "Kofi", "Lea"];
 
 /// A sequence that looks random and never changes (splitmix64).
 struct Dice(u64);

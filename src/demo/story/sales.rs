@@ -2,13 +2,12 @@
 
 use serde_json::json;
 
-use super::{Dice, Told, event, money, time};
+use super::{Dice, NAMES, Told, event, money, time};
 
 const CUSTOMERS: u64 = 120;
 const COMPANIES: u64 = 12;
 const ORDERS: u64 = 1_500;
 const RENAMES: u64 = 40;
-const NAMES: &[&str] = &["Ada", "Bo", "Chidi", "Dana", "Emre", "Fatou", "Goro", "Hana", "Ines", "Jonas", "Kofi", "Lea"];
 
 pub fn told() -> Vec<Told> {
     let mut dice = Dice(23);

@@ -208,7 +208,9 @@ impl Lane {
             Polled::Nothing if consumer.has_group_event() => Ok(Fetched::Word),
             Polled::Nothing => Ok(Fetched::Nothing),
             Polled::EndOfPartition(number) => {
-                self.ends.reached(number, self.owned.keys());
+                // Of those that wait nothing is fetched.
+                let fetched = self.owned.iter().filter(|(_, owned)| owned.waits_for.is_empty());
+                self.ends.reached(number, fetched.map(|(partition, _)| partition));
                 Ok(Fetched::Word)
             }
             Polled::NoTopic => {

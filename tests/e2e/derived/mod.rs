@@ -33,6 +33,16 @@ pub struct Sent {
     pub data: serde_json::Value,
 }
 
+impl Sent {
+    pub fn payload(&self) -> String {
+        let payload = json!({
+            "specversion": "1.0", "id": "1", "source": "/test", "type": self.type_, "data": self.data,
+            "time": "2026-11-21T00:00:00Z",
+        });
+        payload.to_string()
+    }
+}
+
 /// A projection in a database of its own, and the model of it.
 pub struct Stage {
     /// Takes its database along when it goes.
@@ -156,11 +166,7 @@ impl Stage {
 }
 
 pub fn fold(plan: &Plan, model: Option<&mut Model>, batch: &mut Batch, sent: &Sent) {
-    let payload = json!({
-        "specversion": "1.0", "id": "1", "source": "/test", "type": sent.type_, "data": sent.data,
-        "time": "2026-11-21T00:00:00Z",
-    });
-    let payload = payload.to_string();
+    let payload = sent.payload();
     let record = Record {
         topic: "t",
         partition: 0,

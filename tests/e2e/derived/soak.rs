@@ -3,13 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::{Sent, Stage, fold, network};
+use crate::world::{Dice, Message, World};
 use projector::golden::Model;
 use projector::plan::compile;
 use projector::spec::diagnostic::SourceFile;
-use serde_json::json;
-
-use super::{Sent, Stage, fold, network};
-use crate::world::{Dice, Message, World};
 
 const TOPICS: [&str; 4] = ["companies", "customers", "orders", "lines"];
 const PARTITIONS: i32 = 4;
@@ -38,12 +36,8 @@ fn yaml(world: &World, dice: &mut Dice) -> String {
 
 fn message(sent: &Sent) -> Message {
     let key = sent.data["id"].as_str().unwrap().to_string();
-    let payload = json!({
-        "specversion": "1.0", "id": "1", "source": "/test", "type": sent.type_, "data": sent.data,
-        "time": "2026-11-21T00:00:00Z",
-    });
     let partition = key.bytes().map(i32::from).sum::<i32>() % PARTITIONS;
-    Message { partition, key, payload: payload.to_string().into_bytes() }
+    Message { partition, key, payload: sent.payload().into_bytes() }
 }
 
 /// Runs one seed for a time. Panics with the differences.
