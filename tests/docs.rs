@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use projector::golden;
-use projector::plan::{Plan, compile};
+use projector::plan::{Plan, Units, compile, units};
 use projector::spec::diagnostic::{Severity, SourceFile};
 
 const PAGES: &[&str] = &["README.md", "docs/projections.md", "docs/quickstart.md"];
@@ -13,6 +14,7 @@ const SYSTEMS: &str = "docs/systems";
 
 /// What whole examples begin with; other blocks are fragments.
 const PROJECTION: &str = "projection:";
+const SHARED: &str = "# shared/";
 const CASES: &str = "cases:";
 
 fn root() -> &'static Path {
@@ -54,8 +56,9 @@ fn blocks<'p>(page: &'p str, language: &str) -> Vec<Block<'p>> {
 }
 
 /// The plan of an example, and what is wrong with it. A warning is right where the page goes on to talk about it.
-fn compiled(block: &Block<'_>) -> (Option<Plan>, Vec<String>) {
-    let (plan, found) = compile(&SourceFile::new("example.yaml", block.text));
+fn compiled(block: &Block<'_>, shared: &[Arc<SourceFile>]) -> (Option<Plan>, Vec<String>) {
+    let Units { single, .. } = units(&[SourceFile::new("example.yaml", block.text)], shared);
+    let (plan, found) = compile(&single[0]);
     let unexpected = found.iter().filter(|f| f.severity == Severity::Error || !block.after.contains(f.code));
     (plan, unexpected.map(|finding| finding.render(false)).collect())
 }
@@ -78,10 +81,14 @@ fn whole_examples_are_valid_and_their_cases_pass() {
     let (mut projections, mut cases) = (0, 0);
     for (path, page) in &pages {
         let mut plan = None;
+        let mut shared = Vec::new();
         for block in blocks(page, "yaml") {
-            let found = if block.text.starts_with(PROJECTION) {
+            let found = if block.text.starts_with(SHARED) {
+                shared.push(SourceFile::new("shared.yaml", block.text));
+                continue;
+            } else if block.text.starts_with(PROJECTION) {
                 projections += 1;
-                let (compiled, found) = compiled(&block);
+                let (compiled, found) = compiled(&block, &shared);
                 plan = compiled;
                 found
             } else if block.text.starts_with(CASES) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use projector::codes::{CODES, Kind};
-use projector::plan::compile_all;
+use projector::plan::{Units, compile_all, units};
 use projector::spec::diagnostic::{Severity, SourceFile};
 use regex::Regex;
 
@@ -14,7 +14,7 @@ use regex::Regex;
 const NO_EXAMPLE: &[(&str, &str)] = &[("bad-steps", "it is about upcaster files")];
 
 /// Codes that are found between files: the second file is the page's second block.
-const BETWEEN_FILES: &[&str] = &["name-taken"];
+const BETWEEN_FILES: &[&str] = &["name-taken", "shared-errors", "unknown-shared", "unused-shared"];
 
 const INDEX: &str = "\
 # Codes
@@ -131,9 +131,13 @@ fn the_list_is_what_the_program_gives() {
 
 /// What `projector validate` says of the files: the codes that it finds, and its output.
 fn validated(texts: &[&str]) -> (Vec<&'static str>, String) {
-    let names = ["example.yaml", "other.yaml"];
-    let files: Vec<_> = names.iter().zip(texts).map(|(name, text)| SourceFile::new(*name, *text)).collect();
-    let (plans, found) = compile_all(&files);
+    let (shared, own): (Vec<&str>, Vec<&str>) = texts.iter().partition(|text| text.starts_with("# shared/"));
+    let file = |(name, text): (&&str, &&str)| SourceFile::new(*name, *text);
+    let own: Vec<_> = ["example.yaml", "other.yaml"].iter().zip(&own).map(file).collect();
+    let shared: Vec<_> = ["shared/people.yaml"].iter().zip(&shared).map(file).collect();
+    let Units { built, mut found, .. } = units(&own, &shared);
+    let (plans, more) = compile_all(&built);
+    found.extend(more);
     let errors = found.iter().filter(|finding| finding.severity == Severity::Error).count();
     let warnings = found.len() - errors;
     let mut output: String = found.iter().map(|finding| format!("{}\n", finding.render(false))).collect();

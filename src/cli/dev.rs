@@ -8,12 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
-use super::{Failure, Outcome, compiled, count, print_diagnostics, summary, test, upcasters};
+use super::{Failure, Outcome, compiled, count, files, print_diagnostics, summary, test, upcasters};
 use crate::golden;
-use crate::plan::Plan;
+use crate::plan::{Plan, Units};
 use crate::sample;
 use crate::spec::diagnostic::Severity;
-use crate::spec::projection_files;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -68,7 +67,10 @@ fn watch(options: &Options) -> Result<(notify::RecommendedWatcher, Receiver<()>)
     for path in [Some(&options.path), options.events.as_ref()].into_iter().flatten() {
         // A folder is watched, because editors replace files rather than write them.
         let folder = if path.is_dir() { path.as_path() } else { parent(path) };
-        watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        let beside = ["shared", "upcasters"].map(|name| folder.join(name)).into_iter().filter(|folder| folder.is_dir());
+        for folder in std::iter::once(folder.to_path_buf()).chain(beside) {
+            watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        }
     }
     Ok((watcher, receiver))
 }
@@ -79,15 +81,12 @@ fn parent(path: &Path) -> &Path {
 
 /// Validates, tests and shows rows once. False when anything is wrong.
 fn look(options: &Options) -> bool {
-    let files = match projection_files(&options.path) {
-        Ok(files) => files,
-        Err(error) => {
-            println!("{error}");
-            return false;
-        }
-    };
-    let (plans, diagnostics) = match compiled(&options.path, &files) {
-        Ok(compiled) => compiled,
+    let looked = files(&options.path).and_then(|Units { single, found, .. }| {
+        let (plans, diagnostics) = compiled(&options.path, &single)?;
+        Ok((plans, [found, diagnostics].concat()))
+    });
+    let (plans, diagnostics) = match looked {
+        Ok(looked) => looked,
         Err(failure) => {
             println!("{}", failure.message);
             return false;

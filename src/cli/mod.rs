@@ -20,9 +20,9 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Settings;
-use crate::plan::{Plan, Upcaster, attach, compile_all, compile_upcasters};
+use crate::plan::{Plan, Units, Upcaster, attach, compile_all, compile_upcasters, units};
 use crate::spec::diagnostic::{Diagnostic, Severity, SourceFile};
-use crate::spec::{projection_files, upcaster_files};
+use crate::spec::{files_in, projection_files};
 
 /// Exit code for arguments, settings and definitions that cannot be used (`EX_USAGE` of sysexits).
 pub const REFUSED: u8 = 64;
@@ -198,13 +198,21 @@ impl Common {
     }
 }
 
-/// Compiles all projection files of a folder; mistakes are printed.
+/// Compiles all projection files of a folder, as they are built; mistakes are printed.
 fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
-    if path.to_string_lossy().ends_with(".test.yaml") {
-        return Err(Failure::refused(format!("{} is a test file; name the projection beside it", path.display())));
-    }
-    let files = projection_files(path).map_err(Failure::refused)?;
-    let (plans, diagnostics) = compiled(path, &files)?;
+    let files = files(path)?;
+    let (plans, diagnostics) = compiled(path, &files.built)?;
+    accepted(path, plans, [files.found, diagnostics].concat())
+}
+
+/// The same, each projection by itself, as it is tested.
+fn single_plans(path: &Path) -> Result<Vec<Plan>, Failure> {
+    let files = files(path)?;
+    let (plans, diagnostics) = compiled(path, &files.single)?;
+    accepted(path, plans, [files.found, diagnostics].concat())
+}
+
+fn accepted(path: &Path, plans: Vec<Plan>, diagnostics: Vec<Diagnostic>) -> Result<Vec<Plan>, Failure> {
     print_diagnostics(&diagnostics);
     if diagnostics.iter().any(|d| d.severity == Severity::Error) {
         return Err(Failure::told(REFUSED));
@@ -215,9 +223,18 @@ fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
     Ok(plans)
 }
 
+/// The projection files of a folder, or a single one, with the shared files that they use.
+fn files(path: &Path) -> Result<Units, Failure> {
+    if path.to_string_lossy().ends_with(".test.yaml") {
+        return Err(Failure::refused(format!("{} is a test file; name the projection beside it", path.display())));
+    }
+    let shared = files_in(path, "shared").map_err(Failure::refused)?;
+    Ok(units(&projection_files(path).map_err(Failure::refused)?, &shared))
+}
+
 /// Compiles projection files together with the upcasters that belong to them.
 fn compiled(path: &Path, files: &[Arc<SourceFile>]) -> Result<(Vec<Plan>, Vec<Diagnostic>), Failure> {
-    let (upcasters, mut diagnostics) = compile_upcasters(&upcaster_files(path).map_err(Failure::refused)?);
+    let (upcasters, mut diagnostics) = compile_upcasters(&files_in(path, "upcasters").map_err(Failure::refused)?);
     let (mut plans, found) = compile_all(files);
     attach(&mut plans, &upcasters);
     diagnostics.extend(found);
@@ -226,7 +243,7 @@ fn compiled(path: &Path, files: &[Arc<SourceFile>]) -> Result<(Vec<Plan>, Vec<Di
 
 /// The upcasters that belong to a folder; what is wrong with them is told with the projections.
 fn upcasters(path: &Path) -> Result<Vec<Arc<Upcaster>>, Failure> {
-    Ok(compile_upcasters(&upcaster_files(path).map_err(Failure::refused)?).0)
+    Ok(compile_upcasters(&files_in(path, "upcasters").map_err(Failure::refused)?).0)
 }
 
 /// What was found in projection files, counted.

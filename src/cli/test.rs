@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{FAILED, Failure, Outcome, plans, print_diagnostics, upcasters};
+use super::{FAILED, Failure, Outcome, print_diagnostics, single_plans, upcasters};
 use crate::golden::{self, Report, Trouble};
 use crate::plan::{Plan, Upcaster};
 use crate::spec::diagnostic::SourceFile;
@@ -30,7 +30,7 @@ pub fn test(options: &Options) -> Outcome {
         passed += more_passed;
         failed += more_failed;
     }
-    for plan in plans(&options.path)? {
+    for plan in single_plans(&options.path)? {
         let Some(file) = test_file(&plan.path)? else {
             println!("{}: no tests beside it", plan.path);
             continue;

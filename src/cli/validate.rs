@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use super::{Failure, Format, Outcome, REFUSED, compiled, print_diagnostics, summary};
+use super::{Failure, Format, Outcome, REFUSED, compiled, files, print_diagnostics, summary};
+use crate::plan::Units;
 use crate::spec::diagnostic::{Diagnostic, Severity};
-use crate::spec::{json_schema, projection_files};
+use crate::spec::json_schema;
 
 pub fn validate(path: &Path, format: Format, schema: bool, graph: bool) -> Outcome {
     if schema {
         print!("{}", json_schema());
         return Ok(());
     }
-    let files = projection_files(path).map_err(Failure::refused)?;
-    let (plans, diagnostics) = compiled(path, &files)?;
+    let Units { built, found, .. } = files(path)?;
+    let (plans, mut diagnostics) = compiled(path, &built)?;
+    diagnostics.extend(found);
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
     match format {
         _ if graph && errors == 0 => print!("{}", super::graph::graph(&plans)),
@@ -26,7 +28,7 @@ pub fn validate(path: &Path, format: Format, schema: bool, graph: bool) -> Outco
             println!("{}", summary(plans.len(), errors, warnings));
         }
     }
-    if files.is_empty() {
+    if built.is_empty() {
         return Err(Failure::refused(format!("there is no projection file in {}", path.display())));
     }
     if errors > 0 { Err(Failure::told(REFUSED)) } else { Ok(()) }

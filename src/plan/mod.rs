@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-pub use build::{compile, compile_all, compile_upcasters};
+pub use build::{Units, compile, compile_all, compile_upcasters, units};
 pub use errors::Errors;
 
 use crate::json_paths::Paths;
@@ -43,7 +43,10 @@ pub fn attach(plans: &mut [Plan], upcasters: &[Arc<Upcaster>]) {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub name: String,
-    pub description: Option<String>,
+    /// The projections that it is made of: itself, and those that share a file with it.
+    pub parts: Vec<String>,
+    /// Of served tables, what readers find in them.
+    pub descriptions: HashMap<String, String>,
     /// Where the definition was read from, for messages.
     pub path: String,
     pub sources: Vec<Source>,
@@ -53,12 +56,18 @@ pub struct Plan {
     /// The order in which a batch writes the tables.
     pub write_order: Vec<usize>,
     pub errors: Errors,
-    /// SQL views on top of the served tables.
-    pub sql: Option<String>,
+    pub companions: Vec<Companion>,
     /// The definition without comments and layout, as JSON.
     pub definition: String,
     /// SHA-256 of `definition`, hexadecimal.
     pub digest: String,
+}
+
+/// A file of SQL views on top of the served tables.
+#[derive(Debug, Clone)]
+pub struct Companion {
+    pub path: String,
+    pub sql: String,
 }
 
 #[derive(Debug, Clone)]

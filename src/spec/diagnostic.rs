@@ -8,23 +8,63 @@ use std::sync::Arc;
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde_json::json;
 
-/// A file as read, kept for showing the line a diagnostic is about.
+/// A file as read, kept for showing the line a diagnostic is about; or several that are compiled as one.
 #[derive(Debug)]
 pub struct SourceFile {
+    /// Of several, the first one's.
     pub path: String,
+    /// Of several, their texts in a row.
     pub text: String,
     /// Of a projection, the SQL file beside it.
     pub sql: Option<String>,
+    /// Of several, each with where its text begins; empty of a single one.
+    parts: Vec<(usize, Arc<SourceFile>)>,
 }
 
 impl SourceFile {
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Arc<SourceFile> {
-        Arc::new(SourceFile { path: path.into(), text: text.into(), sql: None })
+        SourceFile::with_sql(path, text, None)
+    }
+
+    pub fn with_sql(path: impl Into<String>, text: impl Into<String>, sql: Option<String>) -> Arc<SourceFile> {
+        Arc::new(SourceFile { path: path.into(), text: text.into(), sql, parts: Vec::new() })
+    }
+
+    /// Several files as one. A place in it is a place in one of them.
+    pub fn joined(files: &[Arc<SourceFile>]) -> Arc<SourceFile> {
+        let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
+        let mut joined = SourceFile { path, text: String::new(), sql: None, parts: Vec::new() };
+        for file in files {
+            joined.parts.push((joined.text.len(), file.clone()));
+            joined.text += &file.text;
+            joined.text.push('\n');
+        }
+        Arc::new(joined)
+    }
+
+    /// The files that it is made of, each with the bytes of `text` that are its own.
+    pub fn files(self: &Arc<Self>) -> Vec<(Arc<SourceFile>, Range<usize>)> {
+        match self.parts.as_slice() {
+            [] => vec![(self.clone(), 0..self.text.len())],
+            parts => parts.iter().map(|(start, file)| (file.clone(), *start..start + file.text.len())).collect(),
+        }
+    }
+
+    /// Which file a byte offset is in, and where in it.
+    fn place(self: &Arc<Self>, offset: usize) -> (Arc<SourceFile>, usize) {
+        let part = self.parts.iter().rfind(|(start, _)| *start <= offset);
+        part.map_or((self.clone(), offset), |(start, file)| (file.clone(), offset - start))
+    }
+
+    /// The path of the file that a byte offset is in.
+    pub fn path_at(self: &Arc<Self>, offset: usize) -> String {
+        self.place(offset).0.path.clone()
     }
 
     /// Line and column of a byte offset, both counted from 1, the column in characters.
-    pub fn position(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..self.text.floor_char_boundary(offset)];
+    pub fn position(self: &Arc<Self>, offset: usize) -> (usize, usize) {
+        let (file, offset) = self.place(offset);
+        let before = &file.text[..file.text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
@@ -133,7 +173,7 @@ impl miette::Diagnostic for Shown<'_> {
     }
 }
 
-/// Collects the findings about one file.
+/// Collects the findings about one file, or several that are compiled as one.
 #[derive(Debug)]
 pub struct Sink {
     pub file: Arc<SourceFile>,
@@ -161,8 +201,7 @@ impl Sink {
         if found.iter().any(|d| d.code == code && d.span == span && d.message == message) {
             return;
         }
-        let file = self.file.clone();
-        found.push(Diagnostic { code, severity, message, help, file, span });
+        found.push(Diagnostic { code, severity, message, help, file: self.file.clone(), span });
     }
 
     /// Whether anything was found under this code.
@@ -178,6 +217,11 @@ impl Sink {
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|d| d.span.start);
+        for diagnostic in &mut found {
+            let (file, start) = diagnostic.file.place(diagnostic.span.start);
+            let end = (start + diagnostic.span.len()).min(file.text.len());
+            (diagnostic.file, diagnostic.span) = (file, start.min(end)..end);
+        }
         found
     }
 }

@@ -12,6 +12,7 @@ mod traps;
 pub mod upcaster;
 pub mod yaml;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -36,6 +37,10 @@ pub struct Projection {
     /// What a reader finds in the view; becomes the comment of the SQL view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// The file in `shared/`, by the name of its projection, whose tables and sources this one uses as its own. All that
+    /// use one such file are built together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Name>,
     /// Where events come from, by a name that the handlers use.
     pub sources: Named<Source>,
     /// Keyed entities, by name.
@@ -324,7 +329,12 @@ pub struct Spread {
 
 /// Reads a value of one of this module's types from a file; all that is wrong goes to the sink.
 pub fn read<T: for<'de> Deserialize<'de>>(sink: &Sink) -> Option<T> {
-    let root = yaml::parse(sink)?;
+    read_part(sink, 0..sink.file.text.len())
+}
+
+/// The same from one of several files that are compiled as one: those bytes of the sink's text.
+pub fn read_part<T: for<'de> Deserialize<'de>>(sink: &Sink, part: Range<usize>) -> Option<T> {
+    let root = yaml::parse(sink, part)?;
     match T::deserialize(de::Recovering { node: &root, sink }) {
         Ok(value) => Some(value),
         Err(error) => {
@@ -334,13 +344,13 @@ pub fn read<T: for<'de> Deserialize<'de>>(sink: &Sink) -> Option<T> {
     }
 }
 
-/// The upcaster files that belong to a folder of projections, or to the folder of a projection file.
+/// The files in `upcasters` or `shared` of a folder of projections, or of the folder of a projection file.
 ///
 /// # Errors
 /// The path and the reason, when the folder or a file in it cannot be read.
-pub fn upcaster_files(projections: &std::path::Path) -> Result<Vec<Arc<SourceFile>>, FileError> {
-    let folder = if projections.is_dir() { projections } else { projections.parent().unwrap_or(projections) };
-    let folder = folder.join("upcasters");
+pub fn files_in(projections: &std::path::Path, folder: &str) -> Result<Vec<Arc<SourceFile>>, FileError> {
+    let all = if projections.is_dir() { projections } else { projections.parent().unwrap_or(projections) };
+    let folder = all.join(folder);
     if folder.is_dir() { projection_files(&folder) } else { Ok(Vec::new()) }
 }
 
@@ -377,7 +387,7 @@ pub fn projection_files(path: &std::path::Path) -> Result<Vec<Arc<SourceFile>>, 
                 true => Some(std::fs::read_to_string(&beside).map_err(unreadable(&beside))?),
                 false => None,
             };
-            Ok(Arc::new(SourceFile { path: path.display().to_string(), text, sql }))
+            Ok(SourceFile::with_sql(path.display().to_string(), text, sql))
         })
         .collect()
 }

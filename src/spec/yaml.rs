@@ -74,10 +74,11 @@ impl Node {
     }
 }
 
-/// Parses the one document of a file. Findings go to the sink; `None` when there is no tree to go on with.
-pub fn parse(sink: &Sink) -> Option<Node> {
-    let offsets = CharOffsets::new(&sink.file.text);
-    let mut events = Parser::new_from_str(&sink.file.text);
+/// Parses the one document of a file, which is those bytes of the sink's text. Findings go to the sink; `None` when there
+/// is no tree to go on with.
+pub fn parse(sink: &Sink, file: Range<usize>) -> Option<Node> {
+    let offsets = CharOffsets::new(&sink.file.text[file.clone()], file.start);
+    let mut events = Parser::new_from_str(&sink.file.text[file.clone()]);
     let mut builder = Builder { sink, offsets: &offsets, anchors: HashMap::new(), nodes: 0 };
     let mut root = None;
     loop {
@@ -114,7 +115,7 @@ pub fn parse(sink: &Sink) -> Option<Node> {
         }
     }
     if root.is_none() {
-        sink.error("yaml", &(0..1), "the file is empty", None);
+        sink.error("yaml", &(file.start..file.start + 1), "the file is empty", None);
     }
     root
 }
@@ -239,8 +240,8 @@ fn tag_text(tag: Cow<'_, Tag>) -> String {
 struct CharOffsets(Vec<usize>);
 
 impl CharOffsets {
-    fn new(text: &str) -> CharOffsets {
-        CharOffsets(text.char_indices().map(|(at, _)| at).chain([text.len()]).collect())
+    fn new(text: &str, start: usize) -> CharOffsets {
+        CharOffsets(text.char_indices().map(|(at, _)| at).chain([text.len()]).map(|at| start + at).collect())
     }
 
     fn byte(&self, chars: usize) -> usize {

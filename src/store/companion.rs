@@ -5,9 +5,9 @@ use sqlx::{Executor, Row};
 
 use super::error::StoreError;
 use super::sql::{ident, vouched};
-use crate::plan::Plan;
+use crate::plan::{Companion, Plan};
 
-/// Runs the SQL file of a projection, in the transaction that makes its views, and notes which views it made.
+/// Runs the SQL files of a projection, in the transaction that makes its views, and notes which views it made.
 ///
 /// # Errors
 /// What Postgres says, with the line of the file.
@@ -17,17 +17,38 @@ pub async fn make(
     generation: i64,
     served_schema: &str,
 ) -> Result<(), StoreError> {
-    let Some(sql) = &plan.sql else { return Ok(()) };
-    let path = std::path::Path::new(&plan.path).with_extension("sql");
+    if plan.companions.is_empty() {
+        return Ok(());
+    }
+    let before = views(connection, served_schema).await?;
+    let path_before: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut *connection).await?;
+    set_search_path(connection, &format!("{}, public", ident(served_schema))).await?;
+    for companion in &plan.companions {
+        run(connection, companion).await?;
+    }
+    set_search_path(connection, &path_before).await?;
+    let made = views(connection, served_schema).await?;
+    let made: Vec<String> = made.into_iter().filter(|view| !before.contains(view)).collect();
+    sqlx::query(
+        "INSERT INTO projector.companions (generation_id, position, view)
+         SELECT $1, v.position, v.view FROM unnest($2::text[]) WITH ORDINALITY AS v(view, position)",
+    )
+    .bind(generation)
+    .bind(made)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn run(connection: &mut PgConnection, companion: &Companion) -> Result<(), StoreError> {
+    let sql = &companion.sql;
+    let path = std::path::Path::new(&companion.path).with_extension("sql");
     let wrong = |message: String| StoreError::Catalog(format!("{}{message}", path.display()));
     if let Some(line) = transaction_line(sql) {
         return Err(wrong(format!(
             ":{line}: the file runs in a transaction of its own making; leave out BEGIN and COMMIT"
         )));
     }
-    let before = views(connection, served_schema).await?;
-    let path_before: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut *connection).await?;
-    set_search_path(connection, &format!("{}, public", ident(served_schema))).await?;
     connection.execute(vouched(sql.clone())).await.map_err(|error| {
         let Some(database) = error.as_database_error() else { return StoreError::from(error) };
         let position = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|e| e.position());
@@ -40,17 +61,6 @@ pub async fn make(
         };
         wrong(format!("{line}: {}", database.message()))
     })?;
-    set_search_path(connection, &path_before).await?;
-    let made = views(connection, served_schema).await?;
-    let made: Vec<String> = made.into_iter().filter(|view| !before.contains(view)).collect();
-    sqlx::query(
-        "INSERT INTO projector.companions (generation_id, position, view)
-         SELECT $1, v.position, v.view FROM unnest($2::text[]) WITH ORDINALITY AS v(view, position)",
-    )
-    .bind(generation)
-    .bind(made)
-    .execute(connection)
-    .await?;
     Ok(())
 }
 

@@ -226,7 +226,7 @@ pub fn view_statements(plan: &Plan, table: &Table, schema: &str, served_schema: 
     let condition = if visible.is_empty() { visible } else { format!(" WHERE {visible}") };
     let from = table_name(schema, table);
     let mut statements = vec![format!("CREATE VIEW {view} AS SELECT {} FROM {from}{condition}", selected.join(", "))];
-    if let Some(description) = &plan.description {
+    if let Some(description) = plan.descriptions.get(&table.name) {
         statements.push(format!("COMMENT ON VIEW {view} IS {}", literal(description)));
     }
     let described = stored.map(|column| (&column.name, &column.description));

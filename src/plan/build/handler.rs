@@ -221,7 +221,7 @@ impl Build<'_> {
         Handler {
             source: common.source,
             line: self.line(place),
-            origin: format!("{}:{}, {}", self.sink.file.path, self.line(place), plan.name).into(),
+            origin: format!("{}:{}, {}", self.sink.file.path_at(place.start), self.line(place), plan.name).into(),
             key,
             when,
             require,

@@ -8,6 +8,7 @@ mod errors;
 mod handler;
 mod order;
 mod row;
+mod shared;
 mod source;
 mod table;
 mod upcaster;
@@ -19,21 +20,25 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Plan;
 use super::expr::Misread;
+use super::{Companion, Plan};
 use crate::spec::diagnostic::{Diagnostic, Severity, Sink, SourceFile};
 use crate::spec::{self, Expr, Name, Projection};
 
+use shared::Merged;
+pub use shared::{Units, units};
 pub use upcaster::compile_upcasters;
 
 /// Postgres cuts identifiers at 63 bytes; a projection's schema adds `@` and a generation number.
 const LONGEST_PROJECTION: usize = 52;
 const LONGEST_NAME: usize = 63;
 
-/// Compiles one file. `None` when anything in it is wrong; the findings say what.
+/// Compiles one file, or several that are built as one. `None` when anything is wrong; the findings say what.
 pub fn compile(file: &Arc<SourceFile>) -> (Option<Plan>, Vec<Diagnostic>) {
     let sink = Sink::new(file.clone());
-    let plan = spec::read::<Projection>(&sink).map(|projection| Build { sink: &sink }.projection(&projection));
+    let parts = file.files().into_iter().map(|(_, part)| spec::read_part::<Projection>(&sink, part));
+    let parts: Option<Vec<Projection>> = parts.collect();
+    let plan = parts.map(|parts| Build { sink: &sink }.projection(&parts));
     let plan = plan.filter(|_| !sink.has_errors());
     (plan, sink.into_diagnostics())
 }
@@ -47,9 +52,9 @@ pub fn compile_all(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
         let (plan, diagnostics) = compile(file);
         found.extend(diagnostics);
         let Some(plan) = plan else { continue };
-        let views = plan.tables.iter().filter(|table| table.served).map(|table| table.name.clone());
+        let views = plan.tables.iter().filter(|table| table.served).map(|table| ("view", table.name.clone()));
         let names: Vec<(&str, String)> =
-            std::iter::once(("projection", plan.name.clone())).chain(views.map(|view| ("view", view))).collect();
+            plan.parts.iter().map(|part| ("projection", part.clone())).chain(views).collect();
         for (what, name) in names {
             if let Some(other) = taken.insert(format!("{what} {name}"), file.path.clone()) {
                 found.push(Diagnostic {
@@ -57,7 +62,7 @@ pub fn compile_all(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
                     severity: Severity::Error,
                     message: format!("the {what} `{name}` is defined in {other} too"),
                     help: Some("give one of them another name".into()),
-                    file: file.clone(),
+                    file: file.files().remove(0).0,
                     span: 0..file.text.lines().next().map_or(0, str::len),
                 });
             }
@@ -133,8 +138,11 @@ impl Build<'_> {
         false
     }
 
-    fn projection(&self, projection: &Projection) -> Plan {
-        self.identifier(&projection.projection, "projection", LONGEST_PROJECTION);
+    fn projection(&self, parts: &[Projection]) -> Plan {
+        for part in parts {
+            self.identifier(&part.projection, "projection", LONGEST_PROJECTION);
+        }
+        let Merged { projection, descriptions } = self.merged(parts);
         if projection.sources.is_empty() {
             self.error(
                 "no-source",
@@ -145,21 +153,24 @@ impl Build<'_> {
         }
         let mut sources: Vec<super::Source> =
             projection.sources.iter().map(|(name, source)| self.source(name, source)).collect();
-        let tables = self.tables(projection, &mut sources);
-        self.repeats(projection, &tables, &mut sources);
-        self.unused_sources(projection, &sources);
-        let sql = self.sink.file.sql.clone();
-        let definition = definition(projection, sql.as_deref());
+        let tables = self.tables(&projection, &mut sources);
+        self.repeats(&projection, &tables, &mut sources);
+        self.unused_sources(&projection, &sources);
+        let files = self.sink.file.files();
+        let definition = definition(parts, &files);
+        let companions =
+            files.iter().filter_map(|(file, _)| Some(Companion { path: file.path.clone(), sql: file.sql.clone()? }));
         Plan {
             name: projection.projection.value.clone(),
-            description: projection.description.clone(),
+            parts: parts.iter().map(|part| part.projection.value.clone()).collect(),
+            descriptions,
             path: self.sink.file.path.clone(),
             sources,
             edges: super::derived::edges(&tables),
             write_order: super::derived::write_order(&tables),
             tables,
             errors: self.errors(projection.errors.as_ref()),
-            sql,
+            companions: companions.collect(),
             digest: hex::encode(Sha256::digest(definition.as_bytes())),
             definition,
         }
@@ -187,8 +198,19 @@ impl Build<'_> {
     }
 }
 
-/// The definition as JSON without what is absent or empty, so that new words of the language change no digest.
-fn definition(projection: &Projection, sql: Option<&str>) -> String {
+/// The definition as JSON without what is absent or empty, so that new words of the language change no digest; of several
+/// parts, a list.
+fn definition(parts: &[Projection], files: &[(Arc<SourceFile>, Range<usize>)]) -> String {
+    let sql = files.iter().map(|(file, _)| file.sql.as_deref());
+    let mut parts: Vec<serde_json::Value> =
+        parts.iter().zip(sql).map(|(part, sql)| part_definition(part, sql)).collect();
+    match parts.len() {
+        1 => parts.remove(0).to_string(),
+        _ => serde_json::Value::Array(parts).to_string(),
+    }
+}
+
+fn part_definition(projection: &Projection, sql: Option<&str>) -> serde_json::Value {
     fn is_nothing(value: &serde_json::Value) -> bool {
         match value {
             serde_json::Value::Null | serde_json::Value::Bool(false) => true,
@@ -216,7 +238,7 @@ fn definition(projection: &Projection, sql: Option<&str>) -> String {
     if let (Some(sql), Some(entries)) = (sql, value.as_object_mut()) {
         entries.insert("sql".into(), sql.into());
     }
-    value.to_string()
+    value
 }
 
 #[cfg(test)]

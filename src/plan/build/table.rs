@@ -17,7 +17,8 @@ const MOST_COLUMNS: usize = 400;
 const MOST_SOURCES: usize = 29;
 
 impl Build<'_> {
-    pub(super) fn tables(&self, projection: &Projection, sources: &mut [Source]) -> Vec<Table> {
+    /// The tables of a projection by name, that of the short form too.
+    pub(super) fn expanded(&self, projection: &Projection) -> IndexMap<Name, spec::Table> {
         let short = spec::Table {
             key: projection.key.clone(),
             columns: projection.columns.clone(),
@@ -34,8 +35,11 @@ impl Build<'_> {
             forget_deleted_after: projection.forget_deleted_after.clone(),
         };
         let uses_short = !short.key.is_empty() || !short.columns.is_empty() || !short.handlers.is_empty();
-        let mut written: IndexMap<Name, spec::Table> = projection.tables.clone();
-        if uses_short && !written.is_empty() {
+        let mut tables: IndexMap<Name, spec::Table> = projection.tables.clone();
+        for name in tables.keys() {
+            self.identifier(name, "table", LONGEST_NAME);
+        }
+        if uses_short && !tables.is_empty() {
             let help = "move the top-level `key`, `columns` and `handlers` into a table of their own";
             self.error(
                 "two-forms",
@@ -44,28 +48,16 @@ impl Build<'_> {
                 Some(help),
             );
         } else if uses_short {
-            written.insert(projection.projection.clone(), short);
+            tables.insert(projection.projection.clone(), short);
         }
-        if written.is_empty() {
+        if tables.is_empty() {
             self.error("no-table", &projection.projection.span, "the projection has no table", None);
         }
-        let served = self.served(projection, &written);
-        let mut shapes = self.shapes(&written);
-        self.refer(&written, &mut shapes);
-        let tables: Vec<Table> = written
-            .iter()
-            .zip(shapes)
-            .enumerate()
-            .map(|(at, ((name, table), shape))| {
-                let names = (&projection.projection, name);
-                self.table(at, names, (table, shape), served.contains(&name.value), sources)
-            })
-            .collect();
-        self.check_derived(&written, &tables);
         tables
     }
 
-    fn served(&self, projection: &Projection, tables: &IndexMap<Name, spec::Table>) -> Vec<String> {
+    /// The tables that readers see.
+    pub(super) fn served(&self, projection: &Projection, tables: &IndexMap<Name, spec::Table>) -> Vec<Name> {
         for name in projection.serve.iter() {
             if !tables.contains_key(name) {
                 let help = suggest(name, tables.keys().map(|n| n.as_str()));
@@ -77,22 +69,35 @@ impl Build<'_> {
             self.error("nothing-served", &projection.projection.span, "no table is served", Some(help));
         }
         match projection.serve.is_empty() {
-            true => vec![projection.projection.value.clone()],
-            false => projection.serve.iter().map(|name| name.value.clone()).collect(),
+            true => vec![projection.projection.clone()],
+            false => projection.serve.iter().cloned().collect(),
         }
+    }
+
+    pub(super) fn tables(&self, projection: &Projection, sources: &mut [Source]) -> Vec<Table> {
+        let written = &projection.tables;
+        let mut shapes = self.shapes(written);
+        self.refer(written, &mut shapes);
+        let tables: Vec<Table> = written
+            .iter()
+            .zip(shapes)
+            .enumerate()
+            .map(|(at, ((name, table), shape))| {
+                self.table(at, name, (table, shape), projection.serve.iter().any(|served| served == name), sources)
+            })
+            .collect();
+        self.check_derived(written, &tables);
+        tables
     }
 
     fn table(
         &self,
         at: usize,
-        (projection, name): (&Name, &Name),
+        name: &Name,
         (table, shape): (&spec::Table, Shape),
         served: bool,
         sources: &mut [Source],
     ) -> Table {
-        if name.span != projection.span {
-            self.identifier(name, "table", LONGEST_NAME);
-        }
         if table.key.is_empty() {
             let help = "key: { order_id: data.order_id }";
             self.error("no-key", &name.span, format!("the table `{}` has no key", name.value), Some(help));
