@@ -60,14 +60,14 @@ pub async fn run(services: &Services, events: u64) -> Result<Value> {
 }
 
 /// Takes away what an earlier run has left.
-async fn forget(connection: &mut PgConnection, projection: &str) -> Result<()> {
+pub async fn forget(connection: &mut PgConnection, projection: &str) -> Result<()> {
     for schema in ["projector", "views", &format!("{projection}@1")] {
         connection.execute(sqlx::AssertSqlSafe(format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE"))).await?;
     }
     Ok(())
 }
 
-fn median(mut seconds: Vec<f64>) -> f64 {
+pub fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
     eprintln!("bench: {seconds:.2?}");
     seconds[seconds.len() / 2]

@@ -36,6 +36,13 @@ pub fn mixed(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A CloudEvent in structured mode.
+pub fn event(source: &str, type_: &str, id: &str, data: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"/bench/{source}","type":"com.example.bench.{type_}","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{{{data}}}}}"#
+    )
+}
+
 /// An amount of money with two decimals.
 pub fn amount(cents: u64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)

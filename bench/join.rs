@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use crate::history::{amount, mixed};
+use crate::history::{amount, event, mixed};
 use crate::product::{self, Product};
 use crate::{Result, Services, kafka, rounded, settle};
 
-const ORDERS: &str = "bench.join.orders";
-const CUSTOMERS: &str = "bench.join.customers";
+pub const ORDERS: &str = "bench.join.orders";
+pub const CUSTOMERS: &str = "bench.join.customers";
 const FOLDER: &str = "projections/join";
 const PROJECTION: &str = "bench_join";
 
 /// How many there are of each.
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    orders: u64,
-    customers: u64,
+pub struct Sizes {
+    pub orders: u64,
+    pub customers: u64,
 }
 
 impl Sizes {
@@ -46,33 +46,33 @@ fn total(order: u64) -> String {
     amount(100 + mixed(order ^ 0xA5A5) % 100_000)
 }
 
-fn event(type_: &str, id: &str, data: &str) -> String {
-    format!(
-        r#"{{"specversion":"1.0","id":"{id}","source":"/bench/join","type":"com.example.bench.{type_}","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{{{data}}}}}"#
-    )
-}
-
-fn produce_orders(brokers: &str, sizes: Sizes) -> Result<()> {
+pub fn produce_orders(brokers: &str, sizes: Sizes) -> Result<()> {
     let producer = kafka::bulk_producer(brokers)?;
     for order in 0..sizes.orders {
         let (id, customer, total) = (order_id(order), customer_id(sizes.customer_of(order)), total(order));
         let data = format!(
             r#""order_id":"{id}","customer_id":"{customer}","total":{total},"placed_at":"2026-01-01T00:00:00Z""#
         );
-        kafka::send(&producer, ORDERS, &id, &event("OrderPlaced", &id, &data))?;
+        kafka::send(&producer, ORDERS, &id, &event("join", "OrderPlaced", &id, &data))?;
     }
     kafka::finish(&producer)
 }
 
-fn produce_names(brokers: &str, sizes: Sizes, renames: u64) -> Result<()> {
+pub fn produce_names(brokers: &str, sizes: Sizes, renames: u64) -> Result<()> {
     let producer = kafka::bulk_producer(brokers)?;
+    send_names(&producer, sizes, renames)?;
+    kafka::finish(&producer)
+}
+
+/// Hands over the names that all customers have after so many renames.
+pub fn send_names(producer: &kafka::Producer, sizes: Sizes, renames: u64) -> Result<()> {
     let type_ = if renames == 0 { "CustomerRegistered" } else { "CustomerRenamed" };
     for customer in 0..sizes.customers {
         let id = customer_id(customer);
         let data = format!(r#""customer_id":"{id}","name":"{}""#, name(customer, renames));
-        kafka::send(&producer, CUSTOMERS, &id, &event(type_, &format!("{id}-{renames}"), &data))?;
+        kafka::send(producer, CUSTOMERS, &id, &event("join", type_, &format!("{id}-{renames}"), &data))?;
     }
-    kafka::finish(&producer)
+    Ok(())
 }
 
 pub async fn run(services: &Services, orders: u64, customers: u64) -> Result<Value> {
@@ -96,9 +96,9 @@ pub async fn run(services: &Services, orders: u64, customers: u64) -> Result<Val
 
     let mut product = Product::start(services, FOLDER)?;
     let ends = |renames: u64| [(ORDERS, orders), (CUSTOMERS, (1 + renames) * customers)];
-    until_followed(&mut product, &mut connection, &ends(1)).await?;
+    until_followed(&mut product, &mut connection, PROJECTION, &ends(1)).await?;
     let seconds = product.started.elapsed().as_secs_f64();
-    check(&mut connection, sizes, 1).await?;
+    check(&mut connection, PROJECTION, sizes, 1).await?;
     eprintln!("bench: {seconds:.2} s from the log; the view is right");
     let after = read()? + statement(&mut connection, sizes).await?;
     let floor = before.min(after);
@@ -107,9 +107,9 @@ pub async fn run(services: &Services, orders: u64, customers: u64) -> Result<Val
     settle(&mut connection).await?;
     let started = Instant::now();
     produce_names(brokers, sizes, 2)?;
-    until_followed(&mut product, &mut connection, &ends(2)).await?;
+    until_followed(&mut product, &mut connection, PROJECTION, &ends(2)).await?;
     let live_s = started.elapsed().as_secs_f64();
-    check(&mut connection, sizes, 2).await?;
+    check(&mut connection, PROJECTION, sizes, 2).await?;
     let peak_rss_mb = product.peak_rss_mb()?;
     product.stop().await?;
     let written = product::rows_written(&mut connection, PROJECTION).await?;
@@ -129,7 +129,12 @@ pub async fn run(services: &Services, orders: u64, customers: u64) -> Result<Val
 }
 
 /// Waits until topics are applied and all that follows has followed.
-pub async fn until_followed(product: &mut Product, connection: &mut PgConnection, ends: &[(&str, u64)]) -> Result<()> {
+pub async fn until_followed(
+    product: &mut Product,
+    connection: &mut PgConnection,
+    projection: &str,
+    ends: &[(&str, u64)],
+) -> Result<()> {
     const STALL: Duration = Duration::from_secs(120);
     let deadline = Instant::now() + STALL;
     loop {
@@ -139,7 +144,7 @@ pub async fn until_followed(product: &mut Product, connection: &mut PgConnection
             missing += i64::try_from(*end)? - applied.next_offsets;
         }
         if missing == 0 {
-            let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM \"{PROJECTION}@1\".projector_marks)");
+            let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM \"{projection}@1\".projector_marks)");
             if sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await? {
                 return Ok(());
             }
@@ -151,11 +156,15 @@ pub async fn until_followed(product: &mut Product, connection: &mut PgConnection
     }
 }
 
-async fn check(connection: &mut PgConnection, sizes: Sizes, renames: u64) -> Result<()> {
-    let sql = "SELECT count(*), count(*) FILTER (
-        WHERE customer_name = 'Customer ' || substr(customer_id, 3)::int || ' of the ' || $1::text || 'th name')
-        FROM views.bench_join";
-    let found: (i64, i64) = sqlx::query_as(sql).bind(renames.to_string()).fetch_one(connection).await?;
+/// Whether all orders are there, and have the names after so many renames.
+pub async fn check(connection: &mut PgConnection, view: &str, sizes: Sizes, renames: u64) -> Result<()> {
+    let sql = format!(
+        "SELECT count(*), count(*) FILTER (
+             WHERE customer_name = 'Customer ' || substr(customer_id, 3)::int || ' of the ' || $1::text || 'th name')
+         FROM views.{view}"
+    );
+    let query = sqlx::query_as(AssertSqlSafe(sql)).bind(renames.to_string());
+    let found: (i64, i64) = query.fetch_one(connection).await?;
     let all = i64::try_from(sizes.orders)?;
     if found != (all, all) {
         return Err(format!("of {all} orders {found:?} are there and have the right name").into());

@@ -3,9 +3,11 @@
 //! `bench/run` starts the services and calls this. What is measured, and how, is in `bench/README.md`.
 
 mod dirty;
+mod fanout;
 mod floor;
 mod fold;
 mod history;
+mod hot;
 mod join;
 mod kafka;
 mod latency;
@@ -67,6 +69,17 @@ enum Workload {
         /// Customers; each is renamed once, and once more live.
         #[arg(long, default_value_t = 50_000)]
         customers: u64,
+    },
+    /// One customer is renamed whom all orders show, while other events keep coming.
+    Fanout {
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+        orders: u64,
+    },
+    /// A row that all events change, beside rows that few change, with one lane and with several.
+    Hot {
+        /// Events that are produced and folded at a time.
+        #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+        events: u64,
     },
     /// Decoding, expressions and folding alone: no Kafka, no Postgres.
     Micro,
@@ -144,6 +157,8 @@ async fn measure(arguments: &Arguments) -> Result<Value> {
         Workload::Wide { events } => fold::run(&arguments.services, &wide::Readings::new(events)).await,
         Workload::Locked { events } => fold::run(&arguments.services, &locked::Baskets::new(events)?).await,
         Workload::Join { orders, customers } => join::run(&arguments.services, orders, customers).await,
+        Workload::Fanout { orders } => fanout::run(&arguments.services, orders).await,
+        Workload::Hot { events } => hot::run(&arguments.services, events).await,
         Workload::Micro => micro::run(),
         Workload::Latency { events_per_s, seconds } => latency::run(&arguments.services, events_per_s, seconds).await,
     }

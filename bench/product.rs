@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 
 use crate::{Result, Services};
@@ -35,6 +35,11 @@ pub struct Applied {
 impl Product {
     /// Starts the projector with a folder of projections below `bench/` and otherwise default settings.
     pub fn start(services: &Services, projections: &str) -> Result<Product> {
+        Product::start_with(services, projections, json!({}))
+    }
+
+    /// The same, with settings under `fold`.
+    pub fn start_with(services: &Services, projections: &str, fold: Value) -> Result<Product> {
         let settings_file = services.directory.join("projector.yaml");
         let log = services.directory.join("projector.log");
         let projections = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench").join(projections);
@@ -44,6 +49,7 @@ impl Product {
             "kafka": { "brokers": services.brokers },
             "postgres": { "host": services.postgres_host, "port": services.postgres_port },
             "serve": { "listen": "" },
+            "fold": fold,
         });
         std::fs::write(&settings_file, format!("{settings:#}\n"))?;
         tell_overrides();
@@ -116,10 +122,14 @@ impl Product {
         }
     }
 
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
     /// Stops the projector as a service manager would, and repeats what its log complains of.
     pub async fn stop(mut self) -> Result<()> {
         const COMPLAINTS: usize = 5;
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         let deadline = Instant::now() + STOP_PATIENCE;
         let status = loop {
             match self.child.try_wait()? {

@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod proof;
 pub mod query;
+pub mod rebuild;
 pub mod sample;
 pub mod seen;
 pub mod serve;

@@ -49,6 +49,8 @@ pub enum Sabotage {
     OldParent,
     /// Two propagators work at the same time.
     PropagatorLock,
+    /// A generation is promoted though it has not passed where the live one is.
+    PromoteBehind,
 }
 
 impl Sabotage {
@@ -75,6 +77,7 @@ impl Sabotage {
             Sabotage::NextHop => "next-hop",
             Sabotage::ChildLocks => "child-locks",
             Sabotage::OldParent => "old-parent",
+            Sabotage::PromoteBehind => "promote-behind",
             Sabotage::PropagatorLock => "propagator-lock",
         }
     }

@@ -1,13 +1,31 @@
 //! `projector apply`
 
-use super::{Common, Failure, Outcome, plans, runtime};
+use clap::Args;
+
+use super::{Common, Failure, Outcome, REFUSED, plans, runtime};
 use crate::config::{Settings, password};
 use crate::plan::Plan;
-use crate::store::catalog::{self, Applied};
+use crate::store::catalog::{self, Applied, Asked};
 use crate::store::connect;
 use crate::store::error::StoreError;
 
-pub fn apply(common: &Common, recreate: &[String]) -> Outcome {
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Drop this projection's rows and fold its history again, with its view empty meanwhile. May be given several times.
+    #[arg(long, value_name = "PROJECTION")]
+    recreate: Vec<String>,
+    /// Build definitions too that newer ones have superseded.
+    #[arg(long)]
+    again: bool,
+    /// Show what is built only when somebody says `projector promote`.
+    #[arg(long)]
+    manual: bool,
+}
+
+pub fn apply(options: &Options) -> Outcome {
+    let Options { common, recreate, again, manual } = options;
     let settings = common.settings()?;
     let plans = plans(&settings.projections)?;
     if let Some(unknown) = recreate.iter().find(|name| !plans.iter().any(|plan| plan.name == **name)) {
@@ -16,16 +34,20 @@ pub fn apply(common: &Common, recreate: &[String]) -> Outcome {
             settings.projections.display()
         )));
     }
+    let asked = Asked { recreate, again: *again, manual: *manual };
     runtime()?.block_on(async {
         let pool = pool(&settings)?;
-        let applied = apply_all(&pool, &plans, recreate, &settings)
+        let applied = apply_all(&pool, &plans, asked, &settings)
             .await
             .map_err(|error| if error.is_transient() { Failure::failed(error) } else { Failure::refused(error) })?;
-        for (name, applied) in applied {
-            println!("{name}: {}", describe(&applied));
-        }
         pool.close().await;
-        Ok(())
+        for (name, applied) in &applied {
+            println!("{name}: {}", describe(name, applied));
+        }
+        match applied.iter().any(|(_, applied)| matches!(applied, Applied::Superseded(_))) {
+            true => Err(Failure::told(REFUSED)),
+            false => Ok(()),
+        }
     })
 }
 
@@ -40,21 +62,34 @@ pub fn pool(settings: &Settings) -> Result<sqlx::PgPool, Failure> {
 pub async fn apply_all(
     pool: &sqlx::PgPool,
     plans: &[Plan],
-    recreate: &[String],
+    asked: Asked<'_>,
     settings: &Settings,
 ) -> Result<Vec<(String, Applied)>, StoreError> {
     connect::check_server(pool).await?;
     catalog::migrate(pool).await?;
-    catalog::apply(pool, plans, recreate, &settings.serve.schema).await
+    catalog::apply(pool, plans, asked, &settings.serve.schema).await
 }
 
-pub fn describe(applied: &Applied) -> &'static str {
+pub fn describe(name: &str, applied: &Applied) -> String {
     match applied {
-        Applied::Created => "created",
-        Applied::Unchanged => "unchanged",
-        Applied::MoreUpcasters => {
-            "upcasters were added; events that were parked for want of them: projector dead-letters retry --code no-upcaster"
+        Applied::Created => "created".into(),
+        Applied::Building(number) => {
+            format!("generation {number} is built, by a daemon, beside the one that readers see")
         }
-        Applied::Recreated => "created anew; its history is folded again, by a daemon that is started from now on",
+        Applied::Superseded(Some(kept)) => format!(
+            "a newer definition was applied after this one, which generation {kept} still has; readers get it back with: \
+             projector rollback {name} {kept}"
+        ),
+        Applied::Superseded(None) => {
+            "a newer definition was applied after this one. To build this one again on purpose: projector apply --again"
+                .into()
+        }
+        Applied::Unchanged => "unchanged".into(),
+        Applied::MoreUpcasters => {
+            "upcasters were added; events that were parked for want of them: projector dead-letters \
+                                   retry --code no-upcaster"
+                .into()
+        }
+        Applied::Recreated => "created anew; its history is folded again".into(),
     }
 }

@@ -24,8 +24,10 @@ use crate::pipeline::Supervisor;
 use crate::plan::Plan;
 use crate::serve::serve;
 use crate::source::Admin;
+use crate::store::catalog::Asked;
 use crate::store::commit::checkpoints;
-use crate::store::{Generation, catalog, connect, read};
+use crate::store::generations::State;
+use crate::store::{Generation, connect, generations, read};
 
 /// A demo that has not caught up by then never will.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -94,18 +96,22 @@ async fn on(
     // A second member of each group would cost a rebalance, which the in-process cluster takes seconds over.
     settings.fold.lanes = 1;
     let pool = connect::pool(postgres.options.clone(), settings.postgres.max_connections, 60_000, false);
-    apply::apply_all(&pool, &plans, &[], &settings).await.map_err(Failure::failed)?;
-    let generations = catalog::live_generations(&pool, &plans).await.map_err(Failure::failed)?;
+    apply::apply_all(&pool, &plans, Asked::default(), &settings).await.map_err(Failure::failed)?;
+    let listed = generations::list(&pool).await.map_err(Failure::failed)?;
+    let of = |plan: &Plan| listed.iter().find(|l| l.generation.projection == plan.name && l.state == State::Live);
+    let live: Vec<Generation> = plans.iter().filter_map(|plan| Some(of(plan)?.generation.clone())).collect();
 
     let now = jiff::Timestamp::now().as_second();
     let sent = kafka.play(&story::day(now, what.with_trouble)).map_err(Failure::failed)?;
     let events: i64 = sent.values().sum();
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
-    let supervisor =
-        Supervisor::start(plans.clone(), generations.clone(), &settings, &pool, Admin::InProcess, stop.clone());
+    let mut supervisor = Supervisor::new(&settings, &pool, Admin::InProcess, stop.clone());
+    for (plan, generation) in plans.iter().zip(&live) {
+        supervisor.start(plan.clone(), generation.clone(), None);
+    }
     let mut progress = Progress { supervisor, halts: BTreeMap::new() };
-    let applied = progress.wait(&pool, &plans, &generations, &sent, stop).await;
+    let applied = progress.wait(&pool, &plans, &live, &sent, stop).await;
     let seconds = started.elapsed().as_secs_f64();
     if applied.is_ok() {
         print_table(&pool, &plans, &settings, &sent, seconds, &progress.halts).await?;

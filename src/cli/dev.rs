@@ -10,7 +10,7 @@ use notify::{RecursiveMode, Watcher};
 
 use super::{Failure, Outcome, compiled, count, files, print_diagnostics, summary, test, upcasters};
 use crate::golden;
-use crate::plan::{Plan, Units};
+use crate::plan::{Plan, Units, compile_each};
 use crate::sample;
 use crate::spec::diagnostic::Severity;
 
@@ -82,7 +82,7 @@ fn parent(path: &Path) -> &Path {
 /// Validates, tests and shows rows once. False when anything is wrong.
 fn look(options: &Options) -> bool {
     let looked = files(&options.path).and_then(|Units { single, found, .. }| {
-        let (plans, diagnostics) = compiled(&options.path, &single)?;
+        let (plans, diagnostics) = compiled(&options.path, compile_each(&single))?;
         Ok((plans, [found, diagnostics].concat()))
     });
     let (plans, diagnostics) = match looked {

@@ -6,6 +6,8 @@ mod demo;
 mod dev;
 mod graph;
 mod new;
+mod promote;
+mod replay;
 mod resume;
 mod run;
 mod status;
@@ -20,8 +22,8 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Settings;
-use crate::plan::{Plan, Units, Upcaster, attach, compile_all, compile_upcasters, units};
-use crate::spec::diagnostic::{Diagnostic, Severity, SourceFile};
+use crate::plan::{Plan, Units, Upcaster, attach, compile_all, compile_each, compile_upcasters, units};
+use crate::spec::diagnostic::{Diagnostic, Severity};
 use crate::spec::{files_in, projection_files};
 
 /// Exit code for arguments, settings and definitions that cannot be used (`EX_USAGE` of sysexits).
@@ -81,13 +83,30 @@ enum Verb {
     Dev(dev::Options),
     /// Run the golden tests beside projection files, without any service.
     Test(test::Options),
-    /// Record the projection files in the catalog and create their tables and views.
-    Apply {
+    /// Record the projection files in the catalog: new views are made, changed ones are built beside those that readers see.
+    Apply(apply::Options),
+    /// Fold a view's history again, beside the view that readers see, and let the new one take its place.
+    Replay(replay::Options),
+    /// Let readers see the generation that was built.
+    Promote {
         #[command(flatten)]
         common: Common,
-        /// Drop this projection's rows and fold its history again. May be given several times.
-        #[arg(long, value_name = "PROJECTION")]
-        recreate: Vec<String>,
+        projection: String,
+    },
+    /// Let readers see a generation again that was replaced.
+    Rollback {
+        #[command(flatten)]
+        common: Common,
+        projection: String,
+        /// Its number; the newest that is kept, if nothing is said.
+        generation: Option<i32>,
+    },
+    /// Drop a generation that readers do not see.
+    Drop {
+        #[command(flatten)]
+        common: Common,
+        projection: String,
+        generation: i32,
     },
     /// Find events that could not be applied, and settle them.
     #[command(subcommand)]
@@ -176,7 +195,13 @@ pub fn main() -> ExitCode {
         Verb::New(options) => new::new(&options),
         Verb::Dev(options) => dev::dev(&options),
         Verb::Test(options) => test::test(&options),
-        Verb::Apply { common, recreate } => apply::apply(&common, &recreate),
+        Verb::Apply(options) => apply::apply(&options),
+        Verb::Replay(options) => replay::replay(&options),
+        Verb::Promote { common, projection } => promote::promote(&common, &projection, promote::Which::Built),
+        Verb::Rollback { common, projection, generation } => {
+            promote::promote(&common, &projection, promote::Which::Kept(generation))
+        }
+        Verb::Drop { common, projection, generation } => promote::drop(&common, &projection, generation),
         Verb::DeadLetters(verb) => dead_letters::dead_letters(&verb),
         Verb::Resume { common, projection } => resume::resume(&common, &projection),
         Verb::Status { common, format } => status::status(&common, format),
@@ -201,14 +226,14 @@ impl Common {
 /// Compiles all projection files of a folder, as they are built; mistakes are printed.
 fn plans(path: &Path) -> Result<Vec<Plan>, Failure> {
     let files = files(path)?;
-    let (plans, diagnostics) = compiled(path, &files.built)?;
+    let (plans, diagnostics) = compiled(path, compile_all(&files.built))?;
     accepted(path, plans, [files.found, diagnostics].concat())
 }
 
 /// The same, each projection by itself, as it is tested.
 fn single_plans(path: &Path) -> Result<Vec<Plan>, Failure> {
     let files = files(path)?;
-    let (plans, diagnostics) = compiled(path, &files.single)?;
+    let (plans, diagnostics) = compiled(path, compile_each(&files.single))?;
     accepted(path, plans, [files.found, diagnostics].concat())
 }
 
@@ -232,10 +257,12 @@ fn files(path: &Path) -> Result<Units, Failure> {
     Ok(units(&projection_files(path).map_err(Failure::refused)?, &shared))
 }
 
-/// Compiles projection files together with the upcasters that belong to them.
-fn compiled(path: &Path, files: &[Arc<SourceFile>]) -> Result<(Vec<Plan>, Vec<Diagnostic>), Failure> {
+/// Puts what was compiled together with the upcasters that belong to it.
+fn compiled(
+    path: &Path,
+    (mut plans, found): (Vec<Plan>, Vec<Diagnostic>),
+) -> Result<(Vec<Plan>, Vec<Diagnostic>), Failure> {
     let (upcasters, mut diagnostics) = compile_upcasters(&files_in(path, "upcasters").map_err(Failure::refused)?);
-    let (mut plans, found) = compile_all(files);
     attach(&mut plans, &upcasters);
     diagnostics.extend(found);
     Ok((plans, diagnostics))

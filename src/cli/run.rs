@@ -1,5 +1,6 @@
 //! `projector run`
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -9,10 +10,13 @@ use super::{Common, Failure, Outcome, apply, plans, runtime, start_log, stop_sig
 use crate::config::{Settings, password};
 use crate::pipeline::{Outage, Supervisor};
 use crate::plan::Plan;
+use crate::rebuild::keep_building;
 use crate::serve::serve;
 use crate::source::Admin;
+use crate::store::catalog::Asked;
 use crate::store::error::StoreError;
-use crate::store::{Generation, catalog, connect};
+use crate::store::generations::{Listed, State};
+use crate::store::{catalog, connect, generations};
 
 pub fn run(common: &Common, apply: bool) -> Outcome {
     let settings = common.settings()?;
@@ -36,20 +40,30 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
     // The port is taken before anything else, so that a second daemon by mistake does not get far.
     let listener = listen(&settings.serve.listen).await?;
     let pool = apply::pool(settings)?;
-    let Some(generations) = prepare(&pool, &plans, settings, apply, &stop).await? else { return Ok(()) };
-    let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
-    tracing::info!("folding {} with {} lanes each", names.join(", "), settings.fold.lanes);
+    let Some(listed) = prepare(&pool, &plans, settings, apply, &stop).await? else { return Ok(()) };
     let admin = Admin::new(&settings.kafka).map_err(Failure::refused)?;
-    let mut supervisor = Supervisor::start(plans, generations, settings, &pool, admin, stop.clone());
+    let mut supervisor = Supervisor::new(settings, &pool, admin, stop.clone());
+    let mut folding = Folding { plans, cannot: BTreeSet::new() };
+    folding.follow(&mut supervisor, &listed);
+    if listed.iter().all(|listed| !supervisor.has(listed.generation.id)) {
+        return Err(Failure::refused("there is nothing that this program can fold; see above"));
+    }
+    let builder = tokio::spawn(keep_building(pool.clone(), settings.clone(), folding.plans.clone(), stop.clone()));
     let server = listener.map(|listener| {
         if let Ok(address) = listener.local_addr() {
             tracing::info!("serving the schema {} on http://{address}", settings.serve.schema);
         }
         tokio::spawn(serve(listener, readers(settings), settings.serve.clone(), stop.clone()))
     });
+    let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
+            _ = look.tick() => match generations::list(&pool).await {
+                Ok(listed) => folding.follow(&mut supervisor, &listed),
+                // The lanes say so.
+                Err(error) => tracing::debug!("the catalog cannot be read: {error}"),
+            },
             Some(ended) = supervisor.next_ended() => {
                 if ended.halt.is_some() {
                     tracing::info!(
@@ -62,6 +76,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
         }
     }
     let clean = supervisor.shut_down().await;
+    let _ = builder.await;
     if let Some(server) = server {
         // Readers that do not finish are cut.
         let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
@@ -91,6 +106,43 @@ pub fn readers(settings: &Settings) -> sqlx::PgPool {
     connect::pool(options, settings.serve.max_connections, settings.serve.statement_timeout_ms, true)
 }
 
+/// What this process folds: all generations that the catalog lists.
+struct Folding {
+    /// Those of the projection files.
+    plans: Vec<Plan>,
+    /// Generations that this program cannot fold, and has said so.
+    cannot: BTreeSet<i64>,
+}
+
+impl Folding {
+    /// Starts what is new in the catalog, and stops what is gone from it.
+    fn follow(&mut self, supervisor: &mut Supervisor, listed: &[Listed]) {
+        supervisor.keep_only(&listed.iter().map(|listed| listed.generation.id).collect());
+        for listed in listed {
+            let generation = &listed.generation;
+            if supervisor.has(generation.id) || self.cannot.contains(&generation.id) {
+                continue;
+            }
+            match listed.plan(&self.plans) {
+                Ok(plan) => {
+                    tracing::info!(
+                        "folding {} generation {} ({})",
+                        generation.projection,
+                        generation.number,
+                        listed.state.name()
+                    );
+                    let max_rate = listed.max_rate.filter(|_| listed.state == State::Building && !listed.ready);
+                    supervisor.start(plan, generation.clone(), max_rate);
+                }
+                Err(error) => {
+                    tracing::error!("{error}");
+                    self.cannot.insert(generation.id);
+                }
+            }
+        }
+    }
+}
+
 /// Checks the server and the catalog, waiting for a Postgres that is away. `None` when told to stop meanwhile.
 async fn prepare(
     pool: &sqlx::PgPool,
@@ -98,24 +150,29 @@ async fn prepare(
     settings: &Settings,
     apply: bool,
     stop: &CancellationToken,
-) -> Result<Option<Vec<Generation>>, Failure> {
+) -> Result<Option<Vec<Listed>>, Failure> {
     let mut outage = Outage::default();
     loop {
-        let attempt: Result<Vec<Generation>, StoreError> = async {
+        let attempt: Result<Vec<Listed>, StoreError> = async {
             if apply {
-                for (name, applied) in apply::apply_all(pool, plans, &[], settings).await? {
-                    tracing::info!("{name}: {}", apply::describe(&applied));
+                for (name, applied) in apply::apply_all(pool, plans, Asked::default(), settings).await? {
+                    tracing::info!("{name}: {}", apply::describe(&name, &applied));
                 }
             } else {
                 connect::check_server(pool).await?;
+                catalog::require(pool).await?;
             }
-            catalog::live_generations(pool, plans).await
+            let listed = generations::list(pool).await?;
+            if !apply {
+                warn_of_differences(plans, &listed);
+            }
+            Ok(listed)
         }
         .await;
         match attempt {
-            Ok(generations) => {
+            Ok(listed) => {
                 outage.over("Postgres");
-                return Ok(Some(generations));
+                return Ok(Some(listed));
             }
             Err(error) if error.is_transient() => {
                 let wait = outage.failed("Postgres", &error);
@@ -124,6 +181,26 @@ async fn prepare(
                 }
             }
             Err(error) => return Err(Failure::refused(error)),
+        }
+    }
+}
+
+/// The catalog decides what is folded; files that differ from it are told.
+fn warn_of_differences(plans: &[Plan], listed: &[Listed]) {
+    for plan in plans {
+        let newest = listed
+            .iter()
+            .filter(|listed| listed.generation.projection == plan.name)
+            .filter(|listed| matches!(listed.state, State::Live | State::Building))
+            .max_by_key(|listed| listed.generation.number);
+        let (path, name) = (&plan.path, &plan.name);
+        match newest {
+            None => tracing::warn!("{path}: `{name}` has not been applied yet. Apply it with: projector apply"),
+            Some(newest) if !newest.is_of(plan) => tracing::warn!(
+                "{path}: the definition of `{name}` differs from the catalog's, which is folded. See what would change: \
+                 projector plan"
+            ),
+            Some(_) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Failure, Format, Outcome, REFUSED, compiled, files, print_diagnostics, summary};
-use crate::plan::Units;
+use crate::plan::{Units, compile_all};
 use crate::spec::diagnostic::{Diagnostic, Severity};
 use crate::spec::json_schema;
 
@@ -13,7 +13,7 @@ pub fn validate(path: &Path, format: Format, schema: bool, graph: bool) -> Outco
         return Ok(());
     }
     let Units { built, found, .. } = files(path)?;
-    let (plans, mut diagnostics) = compiled(path, &built)?;
+    let (plans, mut diagnostics) = compiled(path, compile_all(&built))?;
     diagnostics.extend(found);
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
     match format {

@@ -16,6 +16,7 @@ pub struct Settings {
     pub postgres: Postgres,
     pub serve: Serve,
     pub fold: Fold,
+    pub rebuild: Rebuild,
     pub log: Log,
     /// Seconds that a stopping daemon may take to commit what it has folded.
     pub shutdown_s: u64,
@@ -94,6 +95,15 @@ pub struct Fold {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct Rebuild {
+    /// Generations of a projection that are kept after they were replaced, and are folded on; the newest ones.
+    pub keep_generations: usize,
+    /// Seconds for which they are kept at most.
+    pub keep_for_s: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `text` or `json`.
     pub format: String,
@@ -109,6 +119,7 @@ impl Default for Settings {
             postgres: Postgres::default(),
             serve: Serve::default(),
             fold: Fold::default(),
+            rebuild: Rebuild::default(),
             log: Log::default(),
             shutdown_s: 20,
         }
@@ -170,6 +181,12 @@ impl Default for Fold {
             poison_attempts: 3,
             stuck_s: 120,
         }
+    }
+}
+
+impl Default for Rebuild {
+    fn default() -> Rebuild {
+        Rebuild { keep_generations: 1, keep_for_s: 86_400 }
     }
 }
 

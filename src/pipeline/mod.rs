@@ -16,6 +16,7 @@ mod publish;
 mod rate;
 pub mod retry;
 mod supervisor;
+mod throttle;
 
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +26,7 @@ use crate::config::Settings;
 use crate::plan::Plan;
 use crate::source::Admin;
 use crate::store::Generation;
+use throttle::Throttle;
 
 pub use outage::Outage;
 pub use supervisor::{Ended, Supervisor};
@@ -41,4 +43,6 @@ pub struct Running {
     pub stepping: Arc<Mutex<()>>,
     /// Told when a lane has left marks.
     pub marked: Notify,
+    /// Of one that is being built.
+    pub throttle: Option<Throttle>,
 }

@@ -14,6 +14,7 @@ use super::lane::Lane;
 use super::propagator::keep_propagating;
 use super::publish::publish;
 use super::retry::Retry;
+use super::throttle::Throttle;
 use super::{Outage, Running};
 use crate::config::Settings;
 use crate::plan::Plan;
@@ -34,61 +35,99 @@ pub struct Ended {
     pub halt: Option<Halt>,
 }
 
-/// The running projections of a process.
+/// The running generations of a process.
 pub struct Supervisor {
-    stop: CancellationToken,
+    common: Arc<Common>,
     ended: mpsc::Receiver<Ended>,
+    told: mpsc::Sender<Ended>,
+    running: BTreeMap<i64, Runs>,
+}
+
+/// What all lanes of a process have in common.
+struct Common {
+    settings: Settings,
+    pool: sqlx::PgPool,
+    admin: Arc<Admin>,
+    stepping: Arc<Mutex<()>>,
+    stop: CancellationToken,
+}
+
+/// The tasks of one generation.
+struct Runs {
+    name: String,
+    stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
-    patience: Duration,
 }
 
 impl Supervisor {
-    /// Starts the lanes of every projection.
-    pub fn start(
-        plans: Vec<Plan>,
-        generations: Vec<Generation>,
-        settings: &Settings,
-        pool: &sqlx::PgPool,
-        admin: Admin,
-        stop: CancellationToken,
-    ) -> Supervisor {
-        let admin = Arc::new(admin);
-        let stepping = Arc::new(Mutex::new(()));
-        let (sender, ended) = mpsc::channel(plans.len().max(1));
-        let mut tasks = Vec::new();
-        for (plan, generation) in plans.into_iter().zip(generations) {
-            let running = Arc::new(Running {
-                plan,
-                generation,
-                settings: settings.clone(),
-                pool: pool.clone(),
-                admin: admin.clone(),
-                stepping: stepping.clone(),
-                marked: Notify::new(),
-            });
-            if let Some(topic) = running.plan.errors.topic.clone() {
-                tasks.push(tokio::spawn(publish(running.clone(), topic, stop.clone())));
-            }
-            tasks.push(tokio::spawn(supervise(running, stop.clone(), sender.clone())));
-        }
-        // The lanes' own patience is shutdown_s; leaving the group takes a moment more.
-        let patience = Duration::from_secs(settings.shutdown_s + 3);
-        Supervisor { stop, ended, tasks, patience }
+    pub fn new(settings: &Settings, pool: &sqlx::PgPool, admin: Admin, stop: CancellationToken) -> Supervisor {
+        let (told, ended) = mpsc::channel(64);
+        let common = Common {
+            settings: settings.clone(),
+            pool: pool.clone(),
+            admin: Arc::new(admin),
+            stepping: Arc::new(Mutex::new(())),
+            stop,
+        };
+        Supervisor { common: Arc::new(common), ended, told, running: BTreeMap::new() }
     }
 
-    /// The next projection that ended; `None` when all have.
+    /// Whether a generation is running, or stands still.
+    pub fn has(&self, generation: i64) -> bool {
+        self.running.contains_key(&generation)
+    }
+
+    /// Starts the lanes of a generation.
+    pub fn start(&mut self, plan: Plan, generation: Generation, max_rate: Option<f64>) {
+        let Common { settings, pool, admin, stepping, stop } = &*self.common;
+        let (id, name) = (generation.id, format!("{} generation {}", generation.projection, generation.number));
+        let own_stop = stop.child_token();
+        let running = Arc::new(Running {
+            plan,
+            generation,
+            settings: settings.clone(),
+            pool: pool.clone(),
+            admin: admin.clone(),
+            stepping: stepping.clone(),
+            marked: Notify::new(),
+            throttle: max_rate.map(Throttle::new),
+        });
+        let mut tasks = Vec::new();
+        if let Some(topic) = running.plan.errors.topic.clone() {
+            tasks.push(tokio::spawn(publish(running.clone(), topic, own_stop.clone())));
+        }
+        tasks.push(tokio::spawn(supervise(running, own_stop.clone(), self.told.clone())));
+        self.running.insert(id, Runs { name, stop: own_stop, tasks });
+    }
+
+    /// Stops the lanes of all generations but these. What they have not committed is not waited for: their generation is
+    /// gone.
+    pub fn keep_only(&mut self, generations: &BTreeSet<i64>) {
+        self.running.retain(|id, runs| {
+            let keep = generations.contains(id);
+            if !keep {
+                tracing::info!("{} is folded no more", runs.name);
+                runs.stop.cancel();
+            }
+            keep
+        });
+    }
+
+    /// The next projection that ended.
     pub async fn next_ended(&mut self) -> Option<Ended> {
         self.ended.recv().await
     }
 
     /// Stops all lanes and waits for them, within the configured time. False when some were left behind.
-    pub async fn shut_down(mut self) -> bool {
-        self.stop.cancel();
-        let deadline = Instant::now() + self.patience;
-        while let Some(task) = self.tasks.pop() {
+    pub async fn shut_down(self) -> bool {
+        self.common.stop.cancel();
+        // The lanes' own patience is shutdown_s; leaving the group takes a moment more.
+        let deadline = Instant::now() + Duration::from_secs(self.common.settings.shutdown_s + 3);
+        let mut tasks: Vec<_> = self.running.into_values().flat_map(|runs| runs.tasks).collect();
+        while let Some(task) = tasks.pop() {
             let left = deadline.saturating_duration_since(Instant::now());
             if tokio::time::timeout(left, task).await.is_err() {
-                tracing::warn!("{} projections were still stopping when the time was up", self.tasks.len() + 1);
+                tracing::warn!("{} projections were still stopping when the time was up", tasks.len() + 1);
                 return false;
             }
         }

@@ -4,6 +4,7 @@ mod build;
 pub mod derived;
 mod errors;
 pub mod expr;
+mod stored;
 pub mod types;
 pub mod upcaster;
 
@@ -13,11 +14,12 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-pub use build::{Units, compile, compile_all, compile_upcasters, units};
+pub use build::{Units, compile, compile_all, compile_each, compile_upcasters, units};
 pub use errors::Errors;
 
 use crate::json_paths::Paths;
 use crate::patch::{ColumnShape, Presence};
+use crate::spec::diagnostic::SourceFile;
 use crate::spec::{Format, KeyFormat, SearchMethod};
 use derived::{Edge, Join, Rollup};
 use expr::{Expr, ScopeId};
@@ -49,6 +51,7 @@ pub struct Plan {
     pub descriptions: HashMap<String, String>,
     /// Where the definition was read from, for messages.
     pub path: String,
+    pub file: Arc<SourceFile>,
     pub sources: Vec<Source>,
     pub tables: Vec<Table>,
     /// What joins and rollups make of them.

@@ -1,10 +1,12 @@
 //! Upcasters as compiled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Topics;
 use super::expr::Expr;
 use crate::json_paths::Paths;
+use crate::spec::diagnostic::SourceFile;
 
 /// Brings events of some types up to date.
 #[derive(Debug, Clone)]
@@ -12,6 +14,7 @@ pub struct Upcaster {
     pub name: String,
     /// Where it was read from, for messages.
     pub path: String,
+    pub file: Arc<SourceFile>,
     pub topics: Topics,
     /// Whole event types, or what they begin with.
     pub types: Vec<TypePattern>,

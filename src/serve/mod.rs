@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
 use crate::query::{Query, Unreadable};
-use crate::store::read::{self, Relation, UnknownColumn};
+use crate::store::read::{self, Answer, Relation, UnknownColumn};
 
 /// What is known of the served schema is read again after this long, and when a name is not known.
 const FRESH: Duration = Duration::from_secs(5);
@@ -137,7 +137,7 @@ async fn rows(
     if !relations.contains_key(&view) {
         relations = endpoint.relations(true).await?;
     }
-    let Some(relation) = relations.get(&view) else {
+    if !relations.contains_key(&view) {
         let near = crate::spec::diagnostic::suggest(&view, relations.keys().map(String::as_str));
         return Err(Problem {
             status: StatusCode::NOT_FOUND,
@@ -145,18 +145,13 @@ async fn rows(
             message: format!("there is no view `{view}` in the schema {}", endpoint.settings.schema),
             hint: near.or_else(|| Some("GET / lists the views".into())),
         });
+    }
+    wait::wait(&endpoint.pool, &view, &asked).await?;
+    let answer = match endpoint.answer(&relations, &view, &query).await? {
+        Ok(answer) => answer,
+        // The view is another one than a moment ago.
+        Err(_) => endpoint.answer(&*endpoint.relations(true).await?, &view, &query).await??,
     };
-    wait::wait(&endpoint.pool, &view, relation.projected.as_ref(), &asked).await?;
-    let settings = &endpoint.settings;
-    let (sql, arguments) = read::statement(&settings.schema, &view, relation, &query, settings.max_rows).map_err(
-        |UnknownColumn(column)| Problem {
-            status: StatusCode::BAD_REQUEST,
-            code: "42703".into(),
-            message: format!("column {view}.{column} does not exist"),
-            hint: crate::spec::diagnostic::suggest(&column, relation.columns.iter().map(|(name, _)| name.as_str())),
-        },
-    )?;
-    let answer = read::run(&endpoint.pool, sql, arguments).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     let range = match answer.rows {
@@ -173,6 +168,32 @@ async fn rows(
 }
 
 impl Endpoint {
+    /// Asks Postgres. Inside, its error when the view is not what was known of it.
+    async fn answer(
+        &self,
+        relations: &HashMap<String, Relation>,
+        view: &str,
+        query: &Query,
+    ) -> Result<Result<Answer, sqlx::Error>, Problem> {
+        let relation = relations.get(view).cloned().unwrap_or_default();
+        let unknown = |UnknownColumn(column)| Problem {
+            status: StatusCode::BAD_REQUEST,
+            code: "42703".into(),
+            message: format!("column {view}.{column} does not exist"),
+            hint: crate::spec::diagnostic::suggest(&column, relation.columns.iter().map(|(name, _)| name.as_str())),
+        };
+        let (schema, max_rows) = (&self.settings.schema, self.settings.max_rows);
+        let statement = read::statement(schema, view, &relation, query, max_rows);
+        let (sql, arguments) = statement.map_err(unknown)?;
+        match read::run(&self.pool, sql, arguments).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
+                Some("42703" | "42P01" | "42883" | "0A000") => Ok(Err(error)),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
     async fn relations(&self, now: bool) -> Result<Arc<HashMap<String, Relation>>, Problem> {
         if !now {
             let known = self.relations.read().unwrap_or_else(|e| e.into_inner());

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use super::Problem;
 use crate::event::Place;
 use crate::store::propagate;
-use crate::store::read::{Projected, Reached, reached};
+use crate::store::read::{Reached, reached, source_of};
 
 /// Nobody waits longer than this.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -21,31 +21,29 @@ fn problem(status: StatusCode, message: String, hint: Option<String>) -> Problem
 ///
 /// # Errors
 /// 409 at once when one is parked, with its error; 504 when the time is up; 400 for what cannot be waited for.
-pub(super) async fn wait(
-    pool: &PgPool,
-    view: &str,
-    projected: Option<&Projected>,
-    headers: &HeaderMap,
-) -> Result<(), Problem> {
+pub(super) async fn wait(pool: &PgPool, view: &str, headers: &HeaderMap) -> Result<(), Problem> {
     let places = places(headers)?;
     if places.is_empty() {
         return Ok(());
     }
-    let Some(projected) = projected else {
-        let message = format!("{view} is not the view of one projection; nobody knows when an event has reached it");
-        return Err(problem(StatusCode::BAD_REQUEST, message, None));
-    };
     let deadline = Instant::now() + patience(headers)?;
     for place in places {
         let mut pause = Duration::from_millis(5);
         loop {
+            // Readers may have been given another generation meanwhile. It had passed where the one before it was.
+            let Some(projected) = source_of(pool, view).await? else {
+                let message =
+                    format!("{view} is not the view of one projection; nobody knows when an event has reached it");
+                return Err(problem(StatusCode::BAD_REQUEST, message, None));
+            };
             match reached(pool, projected.generation, &place).await? {
-                Reached::Applied => {
-                    if let Some(schema) = &projected.follows {
-                        follow(pool, schema, &place, view, deadline).await?;
-                    }
-                    break;
-                }
+                Reached::Applied => match &projected.follows {
+                    None => break,
+                    Some(schema) => match follow(pool, schema, &place, view, deadline).await? {
+                        Followed::Yes => break,
+                        Followed::Gone => {}
+                    },
+                },
                 Reached::Parked(code, message) => {
                     return Err(problem(
                         StatusCode::CONFLICT,
@@ -73,10 +71,25 @@ pub(super) async fn wait(
 }
 
 /// Returns when all that follows from what is applied has followed.
-async fn follow(pool: &PgPool, schema: &str, place: &Place, view: &str, deadline: Instant) -> Result<(), Problem> {
+async fn follow(
+    pool: &PgPool,
+    schema: &str,
+    place: &Place,
+    view: &str,
+    deadline: Instant,
+) -> Result<Followed, Problem> {
     const PAUSE: Duration = Duration::from_millis(5);
-    let Some(horizon) = propagate::horizon(pool, schema).await? else { return Ok(()) };
-    while !propagate::is_followed(pool, schema, horizon).await? {
+    let horizon = match propagate::horizon(pool, schema).await {
+        Ok(Some(horizon)) => horizon,
+        Ok(None) => return Ok(Followed::Yes),
+        Err(error) => return gone(error),
+    };
+    loop {
+        match propagate::is_followed(pool, schema, horizon).await {
+            Ok(true) => return Ok(Followed::Yes),
+            Ok(false) => {}
+            Err(error) => return gone(error),
+        }
         if Instant::now() + PAUSE > deadline {
             let message = format!("{place} is applied, and has not reached all rows of {view} that follow from it yet");
             let hint = "ask again, or wait longer: Prefer: wait=10".to_string();
@@ -84,7 +97,17 @@ async fn follow(pool: &PgPool, schema: &str, place: &Place, view: &str, deadline
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
+}
+
+enum Followed {
+    Yes,
+    /// The generation is not there any more; readers see another one.
+    Gone,
+}
+
+fn gone(error: sqlx::Error) -> Result<Followed, Problem> {
+    let code = error.as_database_error().and_then(|error| error.code());
+    if code.as_deref() == Some("42P01") { Ok(Followed::Gone) } else { Err(error.into()) }
 }
 
 fn places(headers: &HeaderMap) -> Result<Vec<Place>, Problem> {

@@ -92,6 +92,12 @@ impl StoreError {
         collided
     }
 
+    /// A lock was not to be had in the time that was allowed for it.
+    pub fn is_lock_timeout(&self) -> bool {
+        let StoreError::Transient(error) = self else { return false };
+        error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
+    }
+
     pub fn is_transient(&self) -> bool {
         self.kind() == ErrorKind::Transient
     }

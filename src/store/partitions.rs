@@ -60,7 +60,7 @@ pub async fn begin(
     let waits = (!waits_for.is_empty()).then(|| serde_json::to_string(waits_for).unwrap_or_default());
     sqlx::query(
         "INSERT INTO projector.checkpoints (generation_id, topic, partition, next_offset, waits_for)
-         VALUES ($1, $2, $3, $4, $5::jsonb) ON CONFLICT DO NOTHING",
+         SELECT id, $2, $3, $4, $5::jsonb FROM projector.generations WHERE id = $1 AND state <> 'dropped' ON CONFLICT DO NOTHING",
     )
     .bind(generation.id)
     .bind(&partition.topic)
@@ -127,14 +127,14 @@ pub async fn suspect(pool: &PgPool, generation: &Generation, place: &Place) -> R
     Ok(tries.unwrap_or(1))
 }
 
-/// Whether the generation is to stand still: a halt is recorded, or it is not the live one any more.
+/// Whether the generation is to stand still: a halt is recorded, or it is dropped.
 ///
 /// # Errors
 /// What Postgres says.
 pub async fn is_halted(pool: &PgPool, generation: &Generation) -> Result<bool, StoreError> {
     let halted = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM projector.halts WHERE generation_id = $1)
-             OR NOT EXISTS (SELECT 1 FROM projector.generations WHERE id = $1 AND state = 'live')",
+             OR NOT EXISTS (SELECT 1 FROM projector.generations WHERE id = $1 AND state <> 'dropped')",
     );
     Ok(halted.bind(generation.id).fetch_one(pool).await?)
 }
@@ -236,7 +236,9 @@ pub async fn begin_topic(
     let waits = (!waits_for.is_empty()).then(|| serde_json::to_string(waits_for).unwrap_or_default());
     sqlx::query(
         "INSERT INTO projector.checkpoints (generation_id, topic, partition, next_offset, waits_for)
-         SELECT $1, $2, b.partition, b.next_offset, $5::jsonb FROM unnest($3::int[], $4::bigint[]) AS b(partition, next_offset)
+         SELECT g.id, $2, b.partition, b.next_offset, $5::jsonb
+         FROM projector.generations g, unnest($3::int[], $4::bigint[]) AS b(partition, next_offset)
+         WHERE g.id = $1 AND g.state <> 'dropped'
          ON CONFLICT DO NOTHING",
     )
     .bind(generation.id)

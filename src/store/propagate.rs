@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor, PgPool};
+use sqlx::{Connection, Executor, PgExecutor, PgPool};
 
 use super::commit::Generation;
 use super::error::StoreError;
@@ -279,17 +279,17 @@ impl Work<'_> {
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn horizon(pool: &PgPool, schema: &str) -> Result<Option<i64>, sqlx::Error> {
+pub async fn horizon(connection: impl PgExecutor<'_>, schema: &str) -> Result<Option<i64>, sqlx::Error> {
     let sql = format!("SELECT max(COALESCE(origin, id)) FROM {}", marks::marks_name(schema));
-    sqlx::query_scalar(vouched(sql)).fetch_one(pool).await
+    sqlx::query_scalar(vouched(sql)).fetch_one(connection).await
 }
 
 /// Whether all that was marked up to a horizon has been followed.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn is_followed(pool: &PgPool, schema: &str, horizon: i64) -> Result<bool, sqlx::Error> {
+pub async fn is_followed(connection: impl PgExecutor<'_>, schema: &str, horizon: i64) -> Result<bool, sqlx::Error> {
     let sql =
         format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE COALESCE(origin, id) <= $1)", marks::marks_name(schema));
-    sqlx::query_scalar(vouched(sql)).bind(horizon).fetch_one(pool).await
+    sqlx::query_scalar(vouched(sql)).bind(horizon).fetch_one(connection).await
 }

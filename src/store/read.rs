@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, PgPool, Row};
 
 use super::relations::parked_function;
@@ -62,28 +62,37 @@ pub async fn relations(pool: &PgPool, schema: &str) -> Result<HashMap<String, Re
     for row in rows {
         relations.entry(row.try_get(0)?).or_default().columns.push((row.try_get(1)?, row.try_get(2)?));
     }
-    let projected = sqlx::query(
-        "SELECT s.view, g.projection, g.id, s.key, g.number,
-             EXISTS (SELECT 1 FROM projector.relations r WHERE r.generation_id = g.id),
-             EXISTS (SELECT 1 FROM projector.relations r WHERE r.generation_id = g.id AND r.to_table = s.\"table\")
-         FROM projector.served s JOIN projector.generations g ON g.id = s.generation_id",
-    );
-    for row in projected.fetch_all(pool).await? {
+    for row in sqlx::query(PROJECTED).bind(None::<&str>).fetch_all(pool).await? {
         if let Some(relation) = relations.get_mut(row.try_get::<&str, _>(0)?) {
-            let projection: String = row.try_get(1)?;
-            let schema = schema_name(&projection, row.try_get(4)?);
-            relation.projected = Some(Projected {
-                projection,
-                generation: row.try_get(2)?,
-                key: row.try_get(3)?,
-                parked: row
-                    .try_get::<bool, _>(6)?
-                    .then(|| parked_function(&schema, row.try_get(0).unwrap_or_default())),
-                follows: row.try_get::<bool, _>(5)?.then_some(schema),
-            });
+            relation.projected = Some(projected(&row)?);
         }
     }
     Ok(relations)
+}
+
+const PROJECTED: &str = "SELECT s.view, g.projection, g.id, s.key, g.number,
+        EXISTS (SELECT 1 FROM projector.relations r WHERE r.generation_id = g.id),
+        EXISTS (SELECT 1 FROM projector.relations r WHERE r.generation_id = g.id AND r.to_table = s.\"table\")
+    FROM projector.served s JOIN projector.generations g ON g.id = s.generation_id WHERE $1::text IS NULL OR s.view = $1";
+
+fn projected(row: &PgRow) -> Result<Projected, sqlx::Error> {
+    let (view, projection): (&str, String) = (row.try_get(0)?, row.try_get(1)?);
+    let schema = schema_name(&projection, row.try_get(4)?);
+    Ok(Projected {
+        projection,
+        generation: row.try_get(2)?,
+        key: row.try_get(3)?,
+        parked: row.try_get::<bool, _>(6)?.then(|| parked_function(&schema, view)),
+        follows: row.try_get::<bool, _>(5)?.then_some(schema),
+    })
+}
+
+/// Where the rows of a view come from right now; `None` if it is not the view of a projection.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn source_of(pool: &PgPool, view: &str) -> Result<Option<Projected>, sqlx::Error> {
+    sqlx::query(PROJECTED).bind(view).fetch_optional(pool).await?.as_ref().map(projected).transpose()
 }
 
 /// A column that the relation does not have.

@@ -108,7 +108,13 @@ impl Parked<'_> {
                     let copied = join.fill.iter().filter(|(column, _)| columns.contains(column));
                     (copied.map(|(_, from)| *from).collect(), &join.by)
                 }
-                Via::Rollup(index) => (table.rollups[index].reads(), &table.rollups[index].by),
+                Via::Rollup(index) => {
+                    let rollup = &table.rollups[index];
+                    // Of a table without handlers, whether the row is there follows from every rollup.
+                    let asked =
+                        table.children.is_some() || rollup.fills().iter().any(|column| columns.contains(column));
+                    (if asked { rollup.reads() } else { Vec::new() }, &rollup.by)
+                }
             };
             if read.is_empty() {
                 continue;

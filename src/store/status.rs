@@ -6,6 +6,7 @@ use super::error::StoreError;
 use super::marks::{Pending, pending};
 use super::partitions::Halt;
 use super::tables::schema_name;
+use crate::checkpoint::Partition;
 use crate::event::Place;
 
 /// A projection as the catalog knows it.
@@ -134,4 +135,54 @@ async fn skipped(pool: &PgPool, generation: i64) -> Result<Vec<(String, i64)>, S
         .fetch_all(pool)
         .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// How many sequences are parked in a generation.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn parked(pool: &PgPool, generation: i64) -> Result<i64, StoreError> {
+    Ok(super::parked::desk::count(pool, generation).await?.1)
+}
+
+/// How many sequences are parked in a projection's live generation.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn parked_live(pool: &PgPool, projection: &str) -> Result<i64, StoreError> {
+    let live = "SELECT id FROM projector.generations WHERE projection = $1 AND state = 'live'";
+    let live: Option<i64> = sqlx::query_scalar(live).bind(projection).fetch_optional(pool).await?;
+    match live {
+        Some(live) => parked(pool, live).await,
+        None => Ok(0),
+    }
+}
+
+/// The checkpoints of a generation.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn offsets(pool: &PgPool, generation: i64) -> Result<Vec<(Partition, i64)>, StoreError> {
+    let rows = sqlx::query("SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1")
+        .bind(generation)
+        .fetch_all(pool)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((Partition::new(row.try_get::<String, _>(0)?, row.try_get(1)?), row.try_get(2)?)))
+        .collect()
+}
+
+/// The partitions that a projection's live generation reads.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn partitions_of_live(pool: &PgPool, projection: &str) -> Result<Vec<Partition>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT c.topic, c.partition FROM projector.checkpoints c JOIN projector.generations g
+             ON g.id = c.generation_id AND g.state = 'live' WHERE g.projection = $1",
+    )
+    .bind(projection)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| Ok(Partition::new(row.try_get::<String, _>(0)?, row.try_get(1)?))).collect()
 }

@@ -203,10 +203,15 @@ fn visible(table: &Table) -> String {
 /// The statements that make a served table visible to readers.
 pub fn view_statements(plan: &Plan, table: &Table, schema: &str, served_schema: &str) -> Vec<String> {
     let view = format!("{}.{}", ident(served_schema), ident(&table.name));
+    let create = format!("CREATE VIEW {view} AS {}", view_query(table, schema));
+    std::iter::once(create).chain(view_comments(plan, table, served_schema)).collect()
+}
+
+/// What readers see of a table.
+pub fn view_query(table: &Table, schema: &str) -> String {
     let stored = table.key.iter().chain(table.columns.iter().filter(|c| !c.hidden));
-    let mut selected: Vec<String> = stored.clone().map(|column| ident(&column.name)).collect();
-    let generated = || table.generated.iter().filter(|column| !column.hidden);
-    for column in generated() {
+    let mut selected: Vec<String> = stored.map(|column| ident(&column.name)).collect();
+    for column in table.generated.iter().filter(|column| !column.hidden) {
         let value = match &column.value {
             GeneratedValue::Expr(expr) => format!("({})::{}", row_sql(expr, table), column.type_),
             GeneratedValue::Flags(flags) => {
@@ -224,16 +229,19 @@ pub fn view_statements(plan: &Plan, table: &Table, schema: &str, served_schema: 
     }
     let visible = visible(table);
     let condition = if visible.is_empty() { visible } else { format!(" WHERE {visible}") };
-    let from = table_name(schema, table);
-    let mut statements = vec![format!("CREATE VIEW {view} AS SELECT {} FROM {from}{condition}", selected.join(", "))];
-    if let Some(description) = plan.descriptions.get(&table.name) {
-        statements.push(format!("COMMENT ON VIEW {view} IS {}", literal(description)));
-    }
-    let described = stored.map(|column| (&column.name, &column.description));
-    for (name, description) in described.chain(generated().map(|column| (&column.name, &column.description))) {
-        if let Some(description) = description {
-            statements.push(format!("COMMENT ON COLUMN {view}.{} IS {}", ident(name), literal(description)));
-        }
-    }
-    statements
+    format!("SELECT {} FROM {}{condition}", selected.join(", "), table_name(schema, table))
+}
+
+/// What the definition says of a view and its columns, as comments.
+pub fn view_comments(plan: &Plan, table: &Table, served_schema: &str) -> Vec<String> {
+    let view = format!("{}.{}", ident(served_schema), ident(&table.name));
+    let description = plan.descriptions.get(&table.name).into_iter();
+    let of_view = description.map(|text| format!("COMMENT ON VIEW {view} IS {}", literal(text)));
+    let stored = table.key.iter().chain(table.columns.iter().filter(|c| !c.hidden));
+    let generated = table.generated.iter().filter(|column| !column.hidden);
+    let columns = stored.map(|c| (&c.name, &c.description)).chain(generated.map(|c| (&c.name, &c.description)));
+    let of_columns = columns.filter_map(|(name, description)| {
+        Some(format!("COMMENT ON COLUMN {view}.{} IS {}", ident(name), literal(description.as_ref()?)))
+    });
+    of_view.chain(of_columns).collect()
 }

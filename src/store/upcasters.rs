@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::error::StoreError;
@@ -31,47 +30,29 @@ fn steps(plan: &Plan) -> Steps {
     steps
 }
 
-/// Notes the upcasters of a generation that begins.
+/// Notes the upcasters of a generation.
 ///
 /// # Errors
 /// What Postgres says.
-pub(super) async fn begin(connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
-    record(connection, plan, &steps(plan)).await
-}
-
-async fn record(connection: &mut PgConnection, plan: &Plan, steps: &Steps) -> Result<(), StoreError> {
-    sqlx::query("UPDATE projector.generations SET upcasters = $2::jsonb WHERE projection = $1 AND state = 'live'")
-        .bind(&plan.name)
-        .bind(serde_json::to_string(steps).unwrap_or_default())
+pub(super) async fn record(connection: &mut PgConnection, plan: &Plan, generation: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE projector.generations SET upcasters = $2::jsonb WHERE id = $1")
+        .bind(generation)
+        .bind(serde_json::to_string(&steps(plan)).unwrap_or_default())
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Compares a plan's upcasters with those of its live generation; `note` records what has been added.
-///
-/// # Errors
-/// What Postgres says.
-pub(super) async fn compare(connection: &mut PgConnection, plan: &Plan, note: bool) -> Result<Compared, StoreError> {
-    let row = sqlx::query("SELECT upcasters::text FROM projector.generations WHERE projection = $1 AND state = 'live'")
-        .bind(&plan.name)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(Compared::Same) };
-    let known: Steps = serde_json::from_str(row.try_get(0)?).unwrap_or_default();
+/// Compares a plan's upcasters with those that a generation has recorded.
+pub(super) fn compare(recorded: &str, plan: &Plan) -> Compared {
+    let known: Steps = serde_json::from_str(recorded).unwrap_or_default();
     let now = steps(plan);
     let changed = known.iter().find(|(name, digest)| now.get(*name) != Some(digest));
     // Without the upcaster its events were applied as they came; of a step that was missing they were parked.
     let is_step = |name: &String| name.contains(" from ");
     let new = now.iter().find(|(name, _)| !known.contains_key(*name) && !is_step(name));
     if let Some((name, _)) = changed.or(new) {
-        return Ok(Compared::Changed(name.clone()));
+        return Compared::Changed(name.clone());
     }
-    if known == now {
-        return Ok(Compared::Same);
-    }
-    if note {
-        record(connection, plan, &now).await?;
-    }
-    Ok(Compared::More)
+    if known == now { Compared::Same } else { Compared::More }
 }

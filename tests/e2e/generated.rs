@@ -15,7 +15,7 @@ use projector::value::Value;
 use projector::value::json::{canonical, json_value};
 use sqlx::postgres::PgConnectOptions;
 
-use super::world::{Dice, World};
+use super::world::{Dice, World, made};
 
 /// A random expression of a kind over the columns of the row.
 fn expression(kind: &str, depth: u64, dice: &mut Dice) -> String {
@@ -158,9 +158,7 @@ fn agree(world: &World, seed: u64) {
     world.runtime.block_on(async {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
         let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000, false);
-        let plans = std::slice::from_ref(&plan);
-        catalog::apply(&pool, plans, &["made".to_string()], "views").await.unwrap_or_else(|e| panic!("{e}\n{yaml}"));
-        let generation = catalog::live_generations(&pool, plans).await.unwrap().remove(0);
+        let generation = made(&pool, &plan).await;
         commit(&pool, &plan, &generation, &batch.seal(), 0.0, Way::Best).await.unwrap();
         pool.close().await;
     });

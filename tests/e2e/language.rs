@@ -16,7 +16,7 @@ use projector::value::Value;
 use projector::value::json::{canonical, json_value};
 use sqlx::postgres::PgConnectOptions;
 
-use super::world::{Dice, World};
+use super::world::{Dice, World, made};
 
 const EVENTS: u64 = 60;
 
@@ -262,9 +262,7 @@ fn agree(world: &World, seed: u64) -> bool {
         world.runtime.block_on(async {
             let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
             let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
-            let plans = std::slice::from_ref(&plan);
-            catalog::apply(&pool, plans, &["random".to_string()], "views").await.unwrap();
-            let generation = catalog::live_generations(&pool, plans).await.unwrap().remove(0);
+            let generation = made(&pool, &plan).await;
             let mut clock = None;
             let mut at = 0;
             while at < sent.len() {

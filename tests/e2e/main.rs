@@ -10,6 +10,7 @@ mod derived;
 mod endpoint;
 mod exactly_once;
 mod generated;
+mod generations;
 mod history;
 mod kills;
 mod language;

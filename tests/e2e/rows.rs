@@ -14,7 +14,7 @@ use projector::store::{catalog, connect};
 use projector::value::Value;
 use sqlx::postgres::PgConnectOptions;
 
-use super::world::{Dice, World};
+use super::world::{Dice, World, made};
 
 /// Every type that changes can be told apart in, every fold, defaults and presence.
 const COLUMNS: &[(&str, &str, &str)] = &[
@@ -187,8 +187,7 @@ fn ways_agree(way: Way, presence: bool, seed: u64) {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
         let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
         catalog::migrate(&pool).await.unwrap();
-        catalog::apply(&pool, std::slice::from_ref(&plan), &[], "views").await.unwrap();
-        let generation = catalog::live_generations(&pool, std::slice::from_ref(&plan)).await.unwrap().remove(0);
+        let generation = made(&pool, &plan).await;
         let mut dice = Dice(seed);
         let mut model = Model::new(&plan);
         for round in 0..40 {
@@ -234,8 +233,7 @@ fn two_writers_of_the_same_rows() {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
         let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
         catalog::migrate(&pool).await.unwrap();
-        catalog::apply(&pool, std::slice::from_ref(&plan), &[], "views").await.unwrap();
-        let generation = catalog::live_generations(&pool, std::slice::from_ref(&plan)).await.unwrap().remove(0);
+        let generation = made(&pool, &plan).await;
         let writer = |way: Way| {
             let (pool, plan, generation) = (pool.clone(), plan.clone(), generation.clone());
             async move {

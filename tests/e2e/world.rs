@@ -6,6 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use projector::plan::Plan;
+use projector::store::catalog::{self, Asked};
+use projector::store::{Generation, generations};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -334,6 +337,17 @@ impl Drop for Daemon {
             eprintln!("the daemon's last words:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
+}
+
+/// Makes a projection in the catalog, anew if it is there. Returns its generation.
+pub async fn made(pool: &sqlx::PgPool, plan: &Plan) -> Generation {
+    let recreate = [plan.name.clone()];
+    let asked = Asked { recreate: &recreate, ..Asked::default() };
+    let applied = catalog::apply(pool, std::slice::from_ref(plan), asked, "views").await;
+    applied.unwrap_or_else(|error| panic!("{error}\n{}", plan.definition));
+    let listed = generations::list(pool).await.unwrap();
+    let live = listed.into_iter().find(|listed| listed.generation.projection == plan.name);
+    live.unwrap().generation
 }
 
 /// A CloudEvent in structured mode.

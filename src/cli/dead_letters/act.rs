@@ -10,9 +10,9 @@ use crate::checkpoint::Partition;
 use crate::event::Place;
 use crate::parking::Decision;
 use crate::pipeline::retry::{Report, Retry};
+use crate::store::generations;
 use crate::store::parked::desk::{self, Decided, Summary};
 use crate::store::parked::retry::{Earnest, RowChange};
-use crate::store::{Generation, catalog};
 
 impl Desk {
     pub(super) async fn retry(&self, which: &Which, action: &Action) -> Outcome {
@@ -211,16 +211,15 @@ impl Desk {
         instead: &BTreeMap<i64, Decision>,
     ) -> Result<Report, Failure> {
         let plans = plans(&self.settings.projections)?;
-        let Some(plan) = plans.into_iter().find(|plan| plan.name == letter.projection) else {
+        let listed = generations::list(&self.pool).await.map_err(Failure::refused)?;
+        let of_letter = listed.iter().find(|listed| listed.generation.id == letter.generation);
+        let Some(listed) = of_letter else {
             return Err(Failure::refused(format!(
-                "there is no projection `{}` in {}; what would change is worked out by its file",
-                letter.projection,
-                self.settings.projections.display()
+                "the generation of `{}` that it is parked in is gone",
+                letter.projection
             )));
         };
-        let plans = [plan];
-        let generations = catalog::live_generations(&self.pool, &plans).await.map_err(Failure::refused)?;
-        let (plan, generation): (_, &Generation) = (&plans[0], &generations[0]);
+        let (plan, generation) = (&listed.plan(&plans).map_err(Failure::refused)?, &listed.generation);
         let partition = Partition::new(letter.topic.clone(), letter.partition);
         let source = plan.sources.iter().position(|source| source.topics.matches(&letter.topic));
         let Some(source) = source else {

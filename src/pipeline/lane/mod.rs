@@ -23,6 +23,7 @@ use replay::Replay;
 
 use super::partition_ends::{Ends, Fetched};
 use super::rate::Rate;
+use super::throttle::Throttle;
 use super::{Outage, Running};
 use crate::batch::Batch;
 use crate::checkpoint::Partition;
@@ -198,8 +199,15 @@ impl Lane {
             return Ok(Fetched::Message);
         }
         let consumer = self.consumer.clone();
+        let rest = self.running.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.wait());
+        if !rest.is_zero() {
+            // Nothing is polled, so nothing is known of the queue.
+            std::thread::sleep(rest.min(Duration::from_millis(20)));
+            return Ok(Fetched::Word);
+        }
         match consumer.poll(wait) {
             Polled::Message(message) => {
+                self.running.throttle.iter().for_each(Throttle::passed);
                 self.take_in(&record_of(&message))?;
                 Ok(Fetched::Message)
             }

@@ -43,6 +43,12 @@ pub fn compile(file: &Arc<SourceFile>) -> (Option<Plan>, Vec<Diagnostic>) {
     (plan, sink.into_diagnostics())
 }
 
+/// Compiles files each by itself.
+pub fn compile_each(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
+    let (plans, found): (Vec<Option<Plan>>, Vec<Vec<Diagnostic>>) = files.iter().map(compile).unzip();
+    (plans.into_iter().flatten().collect(), found.concat())
+}
+
 /// Compiles all files and looks for collisions between them.
 pub fn compile_all(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
     let mut plans: Vec<Plan> = Vec::new();
@@ -52,18 +58,20 @@ pub fn compile_all(files: &[Arc<SourceFile>]) -> (Vec<Plan>, Vec<Diagnostic>) {
         let (plan, diagnostics) = compile(file);
         found.extend(diagnostics);
         let Some(plan) = plan else { continue };
-        let views = plan.tables.iter().filter(|table| table.served).map(|table| ("view", table.name.clone()));
-        let names: Vec<(&str, String)> =
-            plan.parts.iter().map(|part| ("projection", part.clone())).chain(views).collect();
-        for (what, name) in names {
+        let parts = file.files();
+        let of_parts =
+            plan.parts.iter().zip(&parts).map(|(name, (part, _))| ("projection", name.clone(), part.clone()));
+        let views = plan.tables.iter().filter(|table| table.served);
+        let views = views.map(|table| ("view", table.name.clone(), parts[0].0.clone()));
+        for (what, name, file) in of_parts.chain(views) {
             if let Some(other) = taken.insert(format!("{what} {name}"), file.path.clone()) {
                 found.push(Diagnostic {
                     code: "name-taken",
                     severity: Severity::Error,
                     message: format!("the {what} `{name}` is defined in {other} too"),
                     help: Some("give one of them another name".into()),
-                    file: file.files().remove(0).0,
                     span: 0..file.text.lines().next().map_or(0, str::len),
+                    file,
                 });
             }
         }
@@ -165,6 +173,7 @@ impl Build<'_> {
             parts: parts.iter().map(|part| part.projection.value.clone()).collect(),
             descriptions,
             path: self.sink.file.path.clone(),
+            file: self.sink.file.clone(),
             sources,
             edges: super::derived::edges(&tables),
             write_order: super::derived::write_order(&tables),

@@ -73,6 +73,7 @@ impl Build<'_> {
         Upcaster {
             name: written.upcaster.value.clone(),
             path: self.sink.file.path.clone(),
+            file: self.sink.file.clone(),
             topics: topics(self, &written.upcaster, "upcaster", &written.topic, &written.topics),
             types: self.types(&written.type_),
             as_: written.as_.as_ref().map(|name| name.value.clone()),

@@ -61,7 +61,7 @@ const MATCHING: &str = "($1::text IS NULL OR g.projection = $1) AND ($2::text IS
     AND ($5::text IS NULL OR d.code = $5) AND ($6::text IS NULL OR d.type = $6)
     AND ($7::bytea IS NULL OR d.key = $7) AND (NOT $8 OR NOT d.waits)";
 
-/// Dead letters of the live generations, in the order in which they were parked.
+/// Dead letters of generations that are live or being built, in the order in which they were parked.
 ///
 /// # Errors
 /// What Postgres says.
@@ -73,7 +73,7 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Summary>, StoreE
                  SELECT count(*) FROM projector.dead_letters w
                  WHERE w.generation_id = d.generation_id AND w.waits AND w.id > d.id AND w.topic = d.topic
                      AND w.sequences && d.sequences) END
-         FROM projector.dead_letters d JOIN projector.generations g ON g.id = d.generation_id AND g.state = 'live'
+         FROM projector.dead_letters d JOIN projector.generations g ON g.id = d.generation_id AND g.state IN ('live', 'building')
          WHERE {MATCHING} ORDER BY d.id LIMIT $9"
     );
     let rows = sqlx::query(crate::store::sql::vouched(sql))
@@ -244,8 +244,8 @@ pub async fn decide(pool: &PgPool, decided: &Decided<'_>) -> Result<(), StoreErr
     sqlx::query(
         "INSERT INTO projector.decisions
              (projection, topic, partition, \"offset\", topic_id, decision, payload, original, reason, decided_by)
-         VALUES ($1, $2, $3, $4, (SELECT t.topic_id FROM projector.topics t JOIN projector.generations g
-             ON g.id = t.generation_id AND g.state = 'live' WHERE g.projection = $1 AND t.topic = $2), $5, $6, $7, $8, $9)
+         VALUES ($1, $2, $3, $4, (SELECT max(t.topic_id) FROM projector.topics t JOIN projector.generations g
+             ON g.id = t.generation_id AND g.state <> 'dropped' WHERE g.projection = $1 AND t.topic = $2), $5, $6, $7, $8, $9)
          ON CONFLICT (projection, topic, partition, \"offset\") DO UPDATE SET topic_id = excluded.topic_id,
              decision = excluded.decision, payload = excluded.payload, reason = excluded.reason,
              original = COALESCE(decisions.original, excluded.original), decided_by = excluded.decided_by,
@@ -264,7 +264,7 @@ pub async fn decide(pool: &PgPool, decided: &Decided<'_>) -> Result<(), StoreErr
     .await?;
     sqlx::query(
         "UPDATE projector.dead_letters d SET requested_at = now(), requested_by = $5 FROM projector.generations g
-         WHERE g.id = d.generation_id AND g.state = 'live' AND g.projection = $1 AND d.topic = $2 AND d.partition = $3
+         WHERE g.id = d.generation_id AND g.state <> 'dropped' AND g.projection = $1 AND d.topic = $2 AND d.partition = $3
              AND d.\"offset\" = $4",
     )
     .bind(projection)
@@ -276,7 +276,7 @@ pub async fn decide(pool: &PgPool, decided: &Decided<'_>) -> Result<(), StoreErr
     .await?;
     sqlx::query(
         "DELETE FROM projector.halts h USING projector.generations g
-         WHERE g.id = h.generation_id AND g.state = 'live' AND g.projection = $1 AND h.topic = $2 AND h.partition = $3
+         WHERE g.id = h.generation_id AND g.state <> 'dropped' AND g.projection = $1 AND h.topic = $2 AND h.partition = $3
              AND h.\"offset\" = $4",
     )
     .bind(projection)
@@ -397,7 +397,7 @@ pub async fn message(pool: &PgPool, letter: &Summary) -> Result<Option<Message>,
 pub async fn resume(pool: &PgPool, projection: &str) -> Result<bool, StoreError> {
     let gone = sqlx::query(
         "DELETE FROM projector.halts h USING projector.generations g
-         WHERE g.id = h.generation_id AND g.state = 'live' AND g.projection = $1",
+         WHERE g.id = h.generation_id AND g.state <> 'dropped' AND g.projection = $1",
     )
     .bind(projection)
     .execute(pool)

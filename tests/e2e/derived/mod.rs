@@ -3,7 +3,9 @@
 mod explorer;
 mod network;
 mod random;
+mod shared;
 mod soak;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -23,7 +25,7 @@ use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
-use super::world::World;
+use super::world::{World, made};
 
 /// An event as a service sends it: the source's index, the type, the data.
 #[derive(Debug, Clone)]
@@ -64,9 +66,7 @@ impl Stage {
         let (pool, generation) = world.runtime.block_on(async {
             let pool = connect::pool(options.username("projector").database(&world.name), 8, 60_000, false);
             catalog::migrate(&pool).await.unwrap();
-            let plans = std::slice::from_ref(&plan);
-            catalog::apply(&pool, plans, &[], "views").await.unwrap();
-            let generation = catalog::live_generations(&pool, plans).await.unwrap().remove(0);
+            let generation = made(&pool, &plan).await;
             (pool, generation)
         });
         let model = Model::new(&plan);

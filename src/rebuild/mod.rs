@@ -1,0 +1,5 @@
+//! Generations beside the live one: they catch up, are compared, and take its place.
+
+mod building;
+
+pub use building::keep_building;

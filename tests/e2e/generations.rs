@@ -1,0 +1,283 @@
+//! Views are built anew beside those that readers see, and take their place without anybody noticing.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use projector::store::promotion::{Promoted, promote};
+use projector::store::{connect, generations};
+use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
+
+use super::world::{Daemon, Message, World, event};
+
+const ORDERS: &str = "
+projection: orders
+sources: { shop: { topic: TOPIC(shop), ordered_by: data.id } }
+key: { id: data.id }
+columns: { total: bigint }
+handlers: { shop: { Placed: { set: { total: data.total } } } }
+";
+
+/// One column more, and before that which is there: the view cannot be replaced in place.
+fn with_note() -> String {
+    ORDERS
+        .replace("columns: {", "columns: { note: text, ")
+        .replace("set: { total: data.total }", "set: { total: data.total, note: data.note }")
+}
+
+fn send(world: &World, numbers: std::ops::Range<usize>) {
+    let message = |at: usize| Message {
+        partition: (at % 4) as i32,
+        key: format!("o{at}"),
+        payload: event("Placed", json!({ "id": format!("o{at}"), "total": 1, "note": format!("n{at}") })),
+    };
+    world.send("shop", &numbers.map(message).collect::<Vec<_>>());
+}
+
+fn world(name: &str) -> World {
+    let world = World::new(name);
+    world.create_topic("shop", 4, &[]);
+    world.projection("orders.yaml", ORDERS);
+    world
+}
+
+fn serve(world: &World) -> (Daemon, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    (world.start(&[("PROJECTOR__SERVE__LISTEN", &format!("127.0.0.1:{port}"))]), port)
+}
+
+fn get(port: u16, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer.split_once("\r\n\r\n").unwrap().1.to_string())
+}
+
+fn counted(world: &World) -> Result<usize, String> {
+    let rows = world.try_query("SELECT count(*)::text AS n FROM views.orders").map_err(|error| error.to_string())?;
+    Ok(rows[0].split('"').nth(3).unwrap().parse().unwrap())
+}
+
+fn served(world: &World) -> String {
+    let served =
+        "SELECT g.number::text AS n FROM projector.served s JOIN projector.generations g ON g.id = s.generation_id
+        WHERE s.view = 'orders'";
+    world.query(served).remove(0).split('"').nth(3).unwrap().to_string()
+}
+
+fn until_served(world: &World, number: &str) {
+    world.wait("the generation to be served", || match served(world) {
+        found if found == number => Ok(()),
+        found => Err(format!("generation {found} is")),
+    });
+}
+
+fn until_counted(world: &World, rows: usize) {
+    world.wait("all rows", || match counted(world)? {
+        found if found == rows => Ok(()),
+        found => Err(format!("{found} of {rows}")),
+    });
+}
+
+/// Says what `projector VERB` says, which has to succeed.
+fn says(world: &World, arguments: &[&str]) -> String {
+    let (code, text) = world.output(arguments);
+    assert_eq!(code, 0, "{arguments:?}: {text}");
+    text
+}
+
+/// Reads all the time, in SQL and over HTTP, while something happens: no error, nothing empty, nothing older than before.
+fn while_reading(world: &World, port: u16, something: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sql = scope.spawn(|| {
+            let (mut last, mut reads) = (0, 0);
+            while !done.load(Ordering::SeqCst) {
+                let now = counted(world).unwrap();
+                assert!(now >= last, "a reader went from {last} rows back to {now}");
+                (last, reads) = (now, reads + 1);
+            }
+            reads
+        });
+        let http = scope.spawn(|| {
+            let mut reads = 0;
+            while !done.load(Ordering::SeqCst) {
+                let (status, body) = get(port, "/orders?id=eq.o0");
+                assert!(status == 200 && body.contains("\"o0\""), "{status}: {body}");
+                reads += 1;
+            }
+            reads
+        });
+        something();
+        done.store(true, Ordering::SeqCst);
+        let (sql, http) = (sql.join().unwrap(), http.join().unwrap());
+        assert!(sql > 10 && http > 10, "{sql} and {http} reads are too few to mean anything");
+    });
+}
+
+#[test]
+fn a_changed_definition_takes_over_unnoticed_and_back() {
+    let world = world("takeover");
+    send(&world, 0..2_000);
+    let (_daemon, port) = serve(&world);
+    until_counted(&world, 2_000);
+    let role = format!("reader_{}", world.name);
+    world.execute(&format!(
+        "CREATE ROLE {role}; GRANT SELECT ON views.orders TO {role}; GRANT SELECT (total) ON views.orders TO PUBLIC;
+         COMMENT ON COLUMN views.orders.total IS 'in cents';
+         CREATE VIEW public.dear AS SELECT id FROM views.orders WHERE total > 0;
+         GRANT SELECT ON public.dear TO {role}"
+    ));
+    while_reading(&world, port, || {
+        world.projection("orders.yaml", &with_note());
+        assert!(says(&world, &["apply"]).contains("orders: generation 2 is built"));
+        send(&world, 2_000..3_000);
+        until_served(&world, "2");
+        send(&world, 3_000..3_500);
+        until_counted(&world, 3_500);
+    });
+    let noted = world.query("SELECT count(*)::text AS n FROM views.orders WHERE note = 'n' || substr(id, 2)");
+    assert_eq!(noted, ["{\"n\":\"3500\"}"], "events from before the change are folded by it, too");
+    let kept = format!(
+        "SELECT has_table_privilege('{role}', 'views.orders', 'SELECT') AND has_table_privilege('{role}', 'public.dear', 'SELECT')
+             AND has_column_privilege('{role}', 'views.orders', 'total', 'SELECT')
+             AND col_description('views.orders'::regclass, 3) = 'in cents' AND (SELECT count(*) FROM public.dear) = 3500 AS kept"
+    );
+    assert_eq!(world.query(&kept), ["{\"kept\":true}"]);
+
+    while_reading(&world, port, || {
+        send(&world, 3_500..4_000);
+        assert!(says(&world, &["rollback", "orders"]).contains("orders: readers see generation 1"));
+        until_counted(&world, 4_000);
+    });
+    assert!(world.try_query("SELECT note FROM views.orders").is_err(), "the column is of generation 2");
+    assert_eq!(world.query("SELECT count(*)::text AS n FROM public.dear"), ["{\"n\":\"4000\"}"]);
+    says(&world, &["rollback", "orders", "2"]);
+    let (code, text) = world.output(&["drop", "orders", "2"]);
+    assert!(code != 0 && text.contains("the one that readers see"), "{text}");
+    says(&world, &["drop", "orders", "1"]);
+    assert!(world.query("SELECT 1 AS n FROM pg_namespace WHERE nspname = 'orders@1'").is_empty());
+    world.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
+fn what_stands_on_a_view_is_kept_or_named() {
+    let world = world("dependants");
+    send(&world, 0..10);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 10);
+    world.execute("CREATE MATERIALIZED VIEW public.summed AS SELECT sum(total) AS total FROM views.orders");
+    world.projection("orders.yaml", &with_note());
+    says(&world, &["apply"]);
+    world.wait("the refusal", || match world.try_query("SELECT refused FROM projector.generations WHERE number = 2") {
+        Ok(rows) if rows[0].contains("public.summed stands on views.orders") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(served(&world), "1");
+    world.execute("DROP MATERIALIZED VIEW public.summed");
+    until_served(&world, "2");
+}
+
+#[test]
+fn an_older_deployment_builds_nothing_again() {
+    let world = world("older");
+    send(&world, 0..100);
+    let old = world.start(&[]);
+    until_counted(&world, 100);
+    world.projection("orders.yaml", &with_note());
+    says(&world, &["apply"]);
+    until_served(&world, "2");
+    drop(old);
+    // The old files come again, as when a deployment is rolled back, or an old pod is started anew.
+    world.projection("orders.yaml", ORDERS);
+    let daemon = world.start(&[]);
+    send(&world, 100..200);
+    until_counted(&world, 200);
+    assert_eq!(served(&world), "2");
+    assert_eq!(world.query("SELECT count(*)::text AS n FROM projector.generations"), ["{\"n\":\"2\"}"]);
+    assert!(daemon.log().contains("a newer definition was applied after this one"), "{}", daemon.log());
+    let (code, text) = world.output(&["apply"]);
+    assert!(code != 0 && text.contains("projector rollback orders 1"), "{text}");
+}
+
+#[test]
+fn a_replay_ends_in_the_same_rows() {
+    let world = world("replay");
+    send(&world, 0..5_000);
+    let daemon = world.start(&[]);
+    until_counted(&world, 5_000);
+    world.execute("UPDATE \"orders@1\".orders SET total = 7 WHERE id = 'o17'");
+    let text = says(&world, &["replay", "orders", "--max-rate", "4000"]);
+    assert!(text.contains("readers see generation 2"), "{text}");
+    let wrong = world.query("SELECT id FROM views.orders WHERE total <> 1");
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // Killed in the middle, it goes on where it was.
+    says(&world, &["replay", "orders", "--max-rate", "1000", "--detach"]);
+    drop(daemon);
+    let _again = world.start(&[]);
+    until_served(&world, "3");
+    until_counted(&world, 5_000);
+    let kept = "SELECT number FROM projector.generations WHERE state IN ('live', 'kept') ORDER BY number";
+    world.wait("one generation to be kept beside the live one", || match world.try_query(kept) {
+        Ok(rows) if rows == ["{\"number\":2}", "{\"number\":3}"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn kills_leave_the_old_view_or_the_new_one() {
+    for (failpoint, number) in [("before-commit", "1"), ("after-commit", "2")] {
+        let world = world("promokill");
+        send(&world, 0..100);
+        let _daemon = world.start(&[]);
+        until_counted(&world, 100);
+        world.projection("orders.yaml", &with_note());
+        says(&world, &["apply", "--manual"]);
+        world.wait("it to catch up", || {
+            match world.try_query("SELECT ready_at FROM projector.generations WHERE number = 2") {
+                Ok(rows) if !rows[0].contains("null") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        assert_eq!(served(&world), "1", "nobody has said that it may be shown");
+        let killed = world.command(&["promote", "orders"]).env("PROJECTOR_FAILPOINT", failpoint).output().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{killed:?}");
+        assert_eq!(served(&world), number, "{failpoint}");
+        let columns = "SELECT count(*)::text AS n FROM information_schema.columns WHERE table_schema = 'views'";
+        let expected = if number == "1" { "2" } else { "3" };
+        assert_eq!(world.query(columns), [format!("{{\"n\":\"{expected}\"}}")]);
+        send(&world, 100..150);
+        until_counted(&world, 150);
+        if number == "1" {
+            says(&world, &["promote", "orders"]);
+        }
+        assert_eq!(served(&world), "2");
+    }
+}
+
+#[test]
+fn nobody_is_sent_back_in_time() {
+    let world = world("behind");
+    send(&world, 0..100);
+    let daemon = world.start(&[]);
+    until_counted(&world, 100);
+    says(&world, &["replay", "orders"]);
+    daemon.stop();
+    world.execute(
+        "UPDATE projector.checkpoints SET next_offset = next_offset - 5 FROM projector.generations g
+        WHERE g.id = generation_id AND g.state = 'kept' AND partition = 2",
+    );
+    let promoted = world.runtime.block_on(async {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
+        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000, false);
+        let listed = generations::list(&pool).await.unwrap();
+        let kept = listed.iter().find(|listed| listed.state == generations::State::Kept).unwrap();
+        promote(&pool, &kept.plan(&[]).unwrap(), &kept.generation, "views").await.unwrap()
+    });
+    assert_eq!(promoted, Promoted::Behind(5));
+    let sabotaged =
+        world.command(&["rollback", "orders"]).env("PROJECTOR_SABOTAGE", "promote-behind").output().unwrap();
+    assert!(sabotaged.status.success(), "without the step that keeps it, it is promoted: {sabotaged:?}");
+}
