@@ -51,6 +51,8 @@ pub enum Sabotage {
     PropagatorLock,
     /// A generation is promoted though it has not passed where the live one is.
     PromoteBehind,
+    /// Generations are compared wherever they are.
+    MeetingPlace,
 }
 
 impl Sabotage {
@@ -77,6 +79,7 @@ impl Sabotage {
             Sabotage::NextHop => "next-hop",
             Sabotage::ChildLocks => "child-locks",
             Sabotage::OldParent => "old-parent",
+            Sabotage::MeetingPlace => "meeting-place",
             Sabotage::PromoteBehind => "promote-behind",
             Sabotage::PropagatorLock => "propagator-lock",
         }

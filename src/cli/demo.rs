@@ -159,7 +159,7 @@ impl Progress {
                     sent.iter().filter(|(topic, _)| plan.sources.iter().any(|s| s.topics.matches(topic)))
                 {
                     let applied: i64 =
-                        known.iter().filter(|(p, _)| p.topic == **topic).map(|(_, (next, _))| next).sum();
+                        known.iter().filter(|(p, _)| p.topic == **topic).map(|(_, reached)| reached.next_offset).sum();
                     if applied < *count {
                         missing.push(format!("{}: {applied} of {count} events of {topic}", plan.name));
                     }

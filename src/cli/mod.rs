@@ -4,6 +4,7 @@ mod apply;
 mod dead_letters;
 mod demo;
 mod dev;
+mod diff;
 mod graph;
 mod new;
 mod promote;
@@ -87,6 +88,10 @@ enum Verb {
     Apply(apply::Options),
     /// Fold a view's history again, beside the view that readers see, and let the new one take its place.
     Replay(replay::Options),
+    /// Compare what readers would see of another generation with what they see, at the same place of the log.
+    Diff(diff::Diff),
+    /// Fold all of a view's history again, out of sight, and compare it with what is served.
+    Verify(diff::Verify),
     /// Let readers see the generation that was built.
     Promote {
         #[command(flatten)]
@@ -196,6 +201,8 @@ pub fn main() -> ExitCode {
         Verb::Dev(options) => dev::dev(&options),
         Verb::Test(options) => test::test(&options),
         Verb::Apply(options) => apply::apply(&options),
+        Verb::Diff(options) => diff::diff(&options),
+        Verb::Verify(options) => diff::verify(&options),
         Verb::Replay(options) => replay::replay(&options),
         Verb::Promote { common, projection } => promote::promote(&common, &projection, promote::Which::Built),
         Verb::Rollback { common, projection, generation } => {

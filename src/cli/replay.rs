@@ -11,6 +11,7 @@ use super::promote::of_projection;
 use super::{Common, Failure, Outcome, apply, plans, runtime};
 use crate::checkpoint::Partition;
 use crate::config::Settings;
+use crate::plan::Plan;
 use crate::source::{Consumer, SourceError};
 use crate::store::generations::{Listed, Making, State, list};
 use crate::store::{Generation, promotion, status};
@@ -86,6 +87,41 @@ pub async fn follow(pool: &sqlx::PgPool, settings: &Settings, generation: &Gener
             return outcome;
         }
         tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Shows how a generation gets on that nobody promotes, until it has caught up with the live one.
+pub async fn until_caught_up(
+    pool: &sqlx::PgPool,
+    settings: &Settings,
+    plan: &Plan,
+    generation: &Generation,
+) -> Outcome {
+    /// A daemon notices it within a second.
+    const NOTICED: Duration = Duration::from_secs(30);
+    /// The rest of the way is gone when the two are brought to the same place.
+    const NEARLY: i64 = 1_000;
+    let bar = bar()?;
+    let begun = Instant::now();
+    let mut rate = Rate::default();
+    loop {
+        let progress = Progress::of(pool, settings, generation).await?;
+        if progress.done == 0 && progress.all > 0 && begun.elapsed() > NOTICED {
+            return Err(Failure::failed(format!(
+                "nothing was folded within {} s; a daemon has to run (projector run)",
+                NOTICED.as_secs()
+            )));
+        }
+        rate.saw(progress.done);
+        bar.set_length(progress.all.max(1) as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(rate.line(&progress));
+        let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?;
+        if behind.is_some_and(|behind| behind <= NEARLY) {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -47,6 +47,8 @@ pub fn take_over(
                 high: offsets.high,
                 clock: checkpoint.clock,
                 waits_for: checkpoint.waits_for,
+                // Should there be one, the first commit runs into it.
+                stop_at: None,
                 blocked: here.blocked,
                 parked: here.events,
                 decisions,

@@ -22,6 +22,8 @@ pub struct Owned {
     /// The greatest event time folded so far, in microseconds.
     pub clock: Option<i64>,
     pub waits_for: Waits,
+    /// Nothing from here on is folded for now: two generations are brought to the same place.
+    pub stop_at: Option<i64>,
     /// What has to wait, because something before it is parked.
     pub blocked: Blocked,
     /// Events parked of this partition.

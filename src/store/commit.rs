@@ -112,7 +112,8 @@ async fn move_checkpoint(
     batch: &Sealed,
     rate: f64,
 ) -> Result<(), StoreError> {
-    const COMPARE: &str = "WHERE c.generation_id = $1 AND c.next_offset = step.from_offset";
+    const COMPARE: &str = "WHERE c.generation_id = $1 AND c.next_offset = step.from_offset
+        AND (c.stop_at IS NULL OR c.stop_until < clock_timestamp() OR step.to_offset <= c.stop_at)";
     const BLINDLY: &str = "WHERE c.generation_id = $1";
     let blindly = proof::sabotaged(Sabotage::CheckpointCompare) || proof::sabotaged(Sabotage::LostCommit);
     let condition = if blindly { BLINDLY } else { COMPARE };
@@ -175,23 +176,33 @@ async fn count_unhandled(
     Ok(())
 }
 
-/// The checkpoints of a generation, by partition: the next offset, and the greatest event time so far.
+/// How far a partition is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    pub next_offset: i64,
+    /// The greatest event time so far, in microseconds.
+    pub clock: Option<i64>,
+    /// Nothing from here on may be committed for now.
+    pub stop_at: Option<i64>,
+}
+
+/// The checkpoints of a generation, by partition.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn checkpoints(
-    pool: &PgPool,
-    generation: &Generation,
-) -> Result<BTreeMap<Partition, (i64, Option<i64>)>, StoreError> {
-    let rows =
-        sqlx::query("SELECT topic, partition, next_offset, clock FROM projector.checkpoints WHERE generation_id = $1")
-            .bind(generation.id)
-            .fetch_all(pool)
-            .await?;
+pub async fn checkpoints(pool: &PgPool, generation: &Generation) -> Result<BTreeMap<Partition, Reached>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT topic, partition, next_offset, clock, CASE WHEN stop_until >= clock_timestamp() THEN stop_at END
+         FROM projector.checkpoints WHERE generation_id = $1",
+    )
+    .bind(generation.id)
+    .fetch_all(pool)
+    .await?;
     rows.iter()
         .map(|row| {
             let partition = Partition { topic: row.try_get(0)?, partition: row.try_get(1)? };
-            Ok((partition, (row.try_get(2)?, row.try_get(3)?)))
+            let reached = Reached { next_offset: row.try_get(2)?, clock: row.try_get(3)?, stop_at: row.try_get(4)? };
+            Ok((partition, reached))
         })
         .collect()
 }

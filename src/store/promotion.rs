@@ -55,7 +55,9 @@ pub async fn promote(
         }
         Ok(other) => Ok(other),
         Err(error) if error.is_collision() || error.is_lock_timeout() => Ok(Promoted::Busy),
-        Err(error) => Err(error),
+        Err(error) if error.is_transient() => Err(error),
+        // Such as a mistake in the SQL file beside the projection.
+        Err(error) => Ok(Promoted::Refused(error.to_string())),
     }
 }
 

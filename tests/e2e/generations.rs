@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::world::{Daemon, Message, World, event};
 
-const ORDERS: &str = "
+pub const ORDERS: &str = "
 projection: orders
 sources: { shop: { topic: TOPIC(shop), ordered_by: data.id } }
 key: { id: data.id }
@@ -26,7 +26,7 @@ fn with_note() -> String {
         .replace("set: { total: data.total }", "set: { total: data.total, note: data.note }")
 }
 
-fn send(world: &World, numbers: std::ops::Range<usize>) {
+pub fn send(world: &World, numbers: std::ops::Range<usize>) {
     let message = |at: usize| Message {
         partition: (at % 4) as i32,
         key: format!("o{at}"),
@@ -35,7 +35,7 @@ fn send(world: &World, numbers: std::ops::Range<usize>) {
     world.send("shop", &numbers.map(message).collect::<Vec<_>>());
 }
 
-fn world(name: &str) -> World {
+pub fn world(name: &str) -> World {
     let world = World::new(name);
     world.create_topic("shop", 4, &[]);
     world.projection("orders.yaml", ORDERS);
@@ -55,7 +55,7 @@ fn get(port: u16, path: &str) -> (u16, String) {
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer.split_once("\r\n\r\n").unwrap().1.to_string())
 }
 
-fn counted(world: &World) -> Result<usize, String> {
+pub fn counted(world: &World) -> Result<usize, String> {
     let rows = world.try_query("SELECT count(*)::text AS n FROM views.orders").map_err(|error| error.to_string())?;
     Ok(rows[0].split('"').nth(3).unwrap().parse().unwrap())
 }
@@ -74,7 +74,7 @@ fn until_served(world: &World, number: &str) {
     });
 }
 
-fn until_counted(world: &World, rows: usize) {
+pub fn until_counted(world: &World, rows: usize) {
     world.wait("all rows", || match counted(world)? {
         found if found == rows => Ok(()),
         found => Err(format!("{found} of {rows}")),
@@ -82,7 +82,7 @@ fn until_counted(world: &World, rows: usize) {
 }
 
 /// Says what `projector VERB` says, which has to succeed.
-fn says(world: &World, arguments: &[&str]) -> String {
+pub fn says(world: &World, arguments: &[&str]) -> String {
     let (code, text) = world.output(arguments);
     assert_eq!(code, 0, "{arguments:?}: {text}");
     text

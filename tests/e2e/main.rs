@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod capabilities;
+mod compared;
 mod dead_letters;
 mod derived;
 mod endpoint;

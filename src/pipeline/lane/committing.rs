@@ -176,9 +176,10 @@ impl Lane {
         let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
         for (partition, owned) in &mut self.owned {
             match known.get(partition) {
-                Some((next, clock)) => {
-                    owned.next = *next;
-                    owned.clock = *clock;
+                Some(reached) => {
+                    owned.next = reached.next_offset;
+                    owned.clock = reached.clock;
+                    owned.stop_at = reached.stop_at;
                 }
                 None => return Err(End::halted("generation-gone", "the generation was dropped or built anew".into())),
             }

@@ -10,6 +10,7 @@ use super::Lane;
 use crate::checkpoint::Partition;
 use crate::plan::Topics;
 use crate::source::GroupEvent;
+use crate::store::commit::checkpoints;
 use crate::store::partitions;
 
 impl Lane {
@@ -79,6 +80,7 @@ impl Lane {
 
     pub(super) fn end_waits(&mut self) -> Result<(), End> {
         self.waits_checked = Instant::now();
+        self.end_stops()?;
         if self.owned.values().all(|owned| owned.waits_for.is_empty()) {
             return Ok(());
         }
@@ -96,6 +98,24 @@ impl Lane {
         self.ends.moved(over.iter());
         self.consumer.resume(&over)?;
         Ok(())
+    }
+
+    /// Goes on where it was told to stop, once that is over.
+    fn end_stops(&mut self) -> Result<(), End> {
+        if self.owned.values().all(|owned| owned.stop_at.is_none()) {
+            return Ok(());
+        }
+        let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
+        let still = |partition: &Partition| known.get(partition).and_then(|reached| reached.stop_at).is_some();
+        let mut over = Vec::new();
+        for (partition, owned) in self.owned.iter_mut().filter(|(_, owned)| owned.stop_at.is_some()) {
+            if !still(partition) {
+                owned.stop_at = None;
+                over.push((partition, owned.next));
+            }
+        }
+        self.ends.moved(over.iter().map(|(partition, _)| *partition));
+        Ok(self.consumer.seek(over)?)
     }
 
     /// Counts the take-over, and goes carefully where others did not get on.

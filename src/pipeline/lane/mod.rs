@@ -244,6 +244,15 @@ impl Lane {
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| record.offset >= owned.next) else {
             return Ok(());
         };
+        if let Some(stop) = owned.stop_at.filter(|stop| record.offset >= *stop) {
+            // There may be no event at the very place.
+            if owned.next < stop {
+                self.batch.progress.skip(&partition, owned.next, stop);
+                owned.next = stop;
+                self.opened.get_or_insert_with(Instant::now);
+            }
+            return Ok(());
+        }
         let gate = self.pace.is_single().then(|| self.running.clone());
         let alone = gate.as_ref().map(|gate| gate.stepping.lock().unwrap_or_else(|e| e.into_inner()));
         if alone.is_some() {
@@ -313,9 +322,10 @@ impl Lane {
             let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.waits_for.is_empty()) else {
                 continue;
             };
-            if seen.end_reached > owned.next {
-                self.batch.progress.skip(&partition, owned.next, seen.end_reached);
-                owned.next = seen.end_reached;
+            let end = owned.stop_at.map_or(seen.end_reached, |stop| seen.end_reached.min(stop));
+            if end > owned.next {
+                self.batch.progress.skip(&partition, owned.next, end);
+                owned.next = end;
                 self.opened.get_or_insert_with(Instant::now);
             }
         }

@@ -1,0 +1,58 @@
+//! What is served, compared with what the log gives.
+
+use sqlx::{Connection, PgPool};
+
+use super::diff::{Compared, diff};
+use crate::plan::Plan;
+use crate::store::compare::mend;
+use crate::store::generations::{Making, State};
+use crate::store::meeting::meet;
+use crate::store::{Generation, StoreError, promotion};
+
+/// Begins to fold all of a projection's history again, into tables that nobody sees.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn begin(pool: &PgPool, plan: &Plan, max_rate: Option<f64>) -> Result<Generation, StoreError> {
+    promotion::begin(pool, plan, Making { max_rate, ..Making::plain(State::Scratch) }).await
+}
+
+/// How what is served differs from what was folded again.
+///
+/// # Errors
+/// That the two do not come to the same place, or what Postgres says.
+pub async fn compare(
+    pool: &PgPool,
+    plan: &Plan,
+    live: &Generation,
+    scratch: &Generation,
+    samples: i64,
+) -> Result<Compared, StoreError> {
+    diff(pool, (live, plan), (scratch, plan), samples).await
+}
+
+/// Puts right what is served. Nothing is folded meanwhile; readers see all of it at once. Returns how many rows of which
+/// table were put right.
+///
+/// # Errors
+/// That the two do not come to the same place, or that it took too long; or what Postgres says. Nothing has changed then.
+pub async fn repair(
+    pool: &PgPool,
+    plan: &Plan,
+    live: &Generation,
+    scratch: &Generation,
+) -> Result<Vec<(String, u64)>, StoreError> {
+    let meeting = meet(pool, live, scratch).await?;
+    let mended = async {
+        let mut connection = pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        // Even if the meeting is over by its time, nobody moves until the rows are right.
+        meeting.hold(&mut transaction).await?;
+        let mended = mend(&mut transaction, plan, (live, scratch)).await?;
+        transaction.commit().await?;
+        Ok::<_, StoreError>(mended)
+    };
+    let mended = mended.await;
+    meeting.end(pool).await?;
+    mended
+}

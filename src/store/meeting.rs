@@ -1,0 +1,141 @@
+//! Two generations brought to the same place: what they make of the same events can be compared then.
+//!
+//! A place is written down that neither has passed, for each partition that both read. Nobody can commit anything beyond it,
+//! and lanes that run into it go on to exactly there. It ends by itself after a while, should whoever wanted it die.
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor, PgPool};
+
+use super::commit::Generation;
+use super::error::StoreError;
+use super::marks::marks_name;
+use super::sql::vouched;
+use crate::proof::{self, Sabotage};
+
+/// Nobody is stopped for longer.
+pub const LONGEST: Duration = Duration::from_secs(30);
+
+/// Two generations that stand still at the same place, until this is ended.
+#[derive(Debug)]
+pub struct Meeting {
+    generations: [i64; 2],
+}
+
+/// Brings two generations to the same place.
+///
+/// # Errors
+/// That they do not get there in time: nobody folds one of them, or it is far behind. Or what Postgres says.
+pub async fn meet(pool: &PgPool, one: &Generation, other: &Generation) -> Result<Meeting, StoreError> {
+    let generations = [one.id, other.id];
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    // Locked, they cannot move while it is looked where they are.
+    sqlx::query("SELECT 1 FROM projector.checkpoints WHERE generation_id = ANY($1) ORDER BY generation_id, topic, partition FOR UPDATE")
+        .bind(generations)
+        .execute(&mut *transaction)
+        .await?;
+    if !proof::sabotaged(Sabotage::MeetingPlace) {
+        sqlx::query(
+            "UPDATE projector.checkpoints c SET stop_at = m.place, stop_until = clock_timestamp() + make_interval(secs => $2)
+             FROM (SELECT topic, partition, max(next_offset) AS place FROM projector.checkpoints
+                   WHERE generation_id = ANY($1) GROUP BY topic, partition HAVING count(*) = 2) AS m
+             WHERE c.generation_id = ANY($1) AND c.topic = m.topic AND c.partition = m.partition",
+        )
+        .bind(generations)
+        .bind(LONGEST.as_secs_f64())
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    let meeting = Meeting { generations };
+    match until_met(pool, [one, other]).await {
+        Ok(()) => Ok(meeting),
+        Err(error) => {
+            meeting.end(pool).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn until_met(pool: &PgPool, generations: [&Generation; 2]) -> Result<(), StoreError> {
+    let deadline = Instant::now() + LONGEST / 2;
+    let ids = generations.map(|generation| generation.id);
+    loop {
+        let missing: Option<i64> = sqlx::query_scalar(
+            "SELECT sum(stop_at - next_offset)::bigint FROM projector.checkpoints WHERE generation_id = ANY($1)",
+        )
+        .bind(ids)
+        .fetch_one(pool)
+        .await?;
+        if missing.unwrap_or(0) == 0 {
+            let mut followed = true;
+            for generation in generations {
+                followed &= has_followed(pool, generation).await?;
+            }
+            if followed {
+                return Ok(());
+            }
+        }
+        if Instant::now() > deadline {
+            let [one, other] = generations.map(|generation| generation.number);
+            return Err(StoreError::Catalog(format!(
+                "generations {one} and {other} of `{}` did not come to the same place within {} s ({} events are missing); does a \
+                 daemon fold both, and have they caught up?",
+                generations[0].projection,
+                (LONGEST / 2).as_secs(),
+                missing.unwrap_or(0)
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether nothing is left to be propagated.
+async fn has_followed(pool: &PgPool, generation: &Generation) -> Result<bool, StoreError> {
+    let name = marks_name(&generation.schema);
+    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&name).fetch_one(pool).await?;
+    if !there {
+        return Ok(true);
+    }
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {name})");
+    Ok(sqlx::query_scalar(vouched(sql)).fetch_one(pool).await?)
+}
+
+impl Meeting {
+    /// Lets nobody move a checkpoint before the transaction has ended, however long it takes.
+    ///
+    /// # Errors
+    /// That they have moved already, or what Postgres says.
+    pub async fn hold(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        connection.execute("SET LOCAL statement_timeout = 0").await?;
+        let moved: Option<bool> = sqlx::query_scalar(
+            "SELECT bool_or(next_offset <> stop_at) FROM (
+                 SELECT next_offset, stop_at FROM projector.checkpoints WHERE generation_id = ANY($1)
+                 ORDER BY generation_id, topic, partition FOR UPDATE) AS c",
+        )
+        .bind(self.generations)
+        .fetch_one(connection)
+        .await?;
+        match moved {
+            Some(true) => Err(StoreError::Catalog("it took too long to stop both generations; try again".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets both go on.
+    ///
+    /// # Errors
+    /// What Postgres says; they go on by themselves then, after a while.
+    pub async fn end(self, pool: &PgPool) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE projector.checkpoints SET stop_at = NULL, stop_until = NULL
+             WHERE generation_id = ANY($1) AND stop_at IS NOT NULL",
+        )
+        .bind(self.generations)
+        .execute(pool)
+        .await?;
+        Ok(())
+    }
+}
