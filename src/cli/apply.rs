@@ -84,6 +84,7 @@ pub fn describe(name: &str, applied: &Applied) -> String {
             "a newer definition was applied after this one. To build this one again on purpose: projector apply --again"
                 .into()
         }
+        Applied::InPlace => "changed in place; no row is another".into(),
         Applied::Unchanged => "unchanged".into(),
         Applied::MoreUpcasters => {
             "upcasters were added; events that were parked for want of them: projector dead-letters \

@@ -14,7 +14,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::run::listen;
+use super::run::{Folding, listen};
 use super::{Failure, Outcome, apply, plans, runtime, stop_signal};
 use crate::config::Settings;
 use crate::demo::kafka::DemoKafka;
@@ -22,6 +22,7 @@ use crate::demo::postgres::DemoPostgres;
 use crate::demo::story;
 use crate::pipeline::Supervisor;
 use crate::plan::Plan;
+use crate::rebuild::keep_building;
 use crate::serve::serve;
 use crate::source::Admin;
 use crate::store::catalog::Asked;
@@ -107,9 +108,8 @@ async fn on(
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
     let mut supervisor = Supervisor::new(&settings, &pool, Admin::InProcess, stop.clone());
-    for (plan, generation) in plans.iter().zip(&live) {
-        supervisor.start(plan.clone(), generation.clone(), None);
-    }
+    let mut folding = Folding::new(plans.clone());
+    folding.follow(&mut supervisor, &listed);
     let mut progress = Progress { supervisor, halts: BTreeMap::new() };
     let applied = progress.wait(&pool, &plans, &live, &sent, stop).await;
     let seconds = started.elapsed().as_secs_f64();
@@ -120,15 +120,19 @@ async fn on(
         let readers = connect::pool(postgres.options.clone(), settings.serve.max_connections, 5_000, true);
         if let Some(listener) = listener {
             print_queries(&listener);
-            if what.with_trouble {
-                print_settling(&postgres.options);
-            }
+            print_elsewhere(&postgres.options, &settings, what.with_trouble);
             println!("\nCtrl-C stops everything.");
             // Readers that do not finish are cut when the runtime ends.
             tokio::spawn(serve(listener, readers, settings.serve.clone(), stop.clone()));
         }
-        stop.cancelled().await;
+        let builder = tokio::spawn(keep_building(pool.clone(), settings.clone(), plans, stop.clone()));
+        while tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await.is_err() {
+            if let Ok(listed) = generations::list(&pool).await {
+                folding.follow(&mut progress.supervisor, &listed);
+            }
+        }
         println!("stopping");
+        let _ = builder.await;
     }
     progress.supervisor.shut_down().await;
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
@@ -214,17 +218,22 @@ async fn print_table(
     Ok(())
 }
 
-/// How to reach the demo's catalog from another terminal.
-fn print_settling(options: &PgConnectOptions) {
+/// How to reach the demo from another terminal, and what for.
+fn print_elsewhere(options: &PgConnectOptions, settings: &Settings, with_trouble: bool) {
     let host = options.get_socket().map_or(options.get_host().to_string(), |folder| folder.display().to_string());
     println!(
-        "\nSome events could not be applied. In another terminal, in this folder:\n  export PROJECTOR__POSTGRES__HOST={host}\n  \
+        "\nIn another terminal, in this folder:\n  export PROJECTOR__POSTGRES__HOST={host}\n  \
          export PROJECTOR__POSTGRES__PORT={}\n  export PROJECTOR__POSTGRES__USER={}\n  \
-         export PROJECTOR__POSTGRES__DATABASE={}\n  projector dead-letters list",
+         export PROJECTOR__POSTGRES__DATABASE={}\n  export PROJECTOR__KAFKA__BROKERS={}",
         options.get_port(),
         options.get_username(),
         options.get_database().unwrap_or("projector"),
+        settings.kafka.brokers,
     );
+    if with_trouble {
+        println!("Some events could not be applied:\n  projector dead-letters list");
+    }
+    println!("Change a file in projections/, and:\n  projector plan\n  projector apply --manual\n  projector status");
 }
 
 fn print_queries(listener: &tokio::net::TcpListener) {

@@ -7,6 +7,7 @@ mod dev;
 mod diff;
 mod graph;
 mod new;
+mod plan;
 mod promote;
 mod replay;
 mod resume;
@@ -84,6 +85,13 @@ enum Verb {
     Dev(dev::Options),
     /// Run the golden tests beside projection files, without any service.
     Test(test::Options),
+    /// Say what `projector apply` would change, and what it costs. The exit code is 2 when it would change something.
+    Plan {
+        #[command(flatten)]
+        common: Common,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Record the projection files in the catalog: new views are made, changed ones are built beside those that readers see.
     Apply(apply::Options),
     /// Fold a view's history again, beside the view that readers see, and let the new one take its place.
@@ -200,6 +208,10 @@ pub fn main() -> ExitCode {
         Verb::New(options) => new::new(&options),
         Verb::Dev(options) => dev::dev(&options),
         Verb::Test(options) => test::test(&options),
+        Verb::Plan { common, format } => match plan::plan(&common, format) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Verb::Apply(options) => apply::apply(&options),
         Verb::Diff(options) => diff::diff(&options),
         Verb::Verify(options) => diff::verify(&options),

@@ -43,7 +43,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
     let Some(listed) = prepare(&pool, &plans, settings, apply, &stop).await? else { return Ok(()) };
     let admin = Admin::new(&settings.kafka).map_err(Failure::refused)?;
     let mut supervisor = Supervisor::new(settings, &pool, admin, stop.clone());
-    let mut folding = Folding { plans, cannot: BTreeSet::new() };
+    let mut folding = Folding::new(plans);
     folding.follow(&mut supervisor, &listed);
     if listed.iter().all(|listed| !supervisor.has(listed.generation.id)) {
         return Err(Failure::refused("there is nothing that this program can fold; see above"));
@@ -107,7 +107,7 @@ pub fn readers(settings: &Settings) -> sqlx::PgPool {
 }
 
 /// What this process folds: all generations that the catalog lists.
-struct Folding {
+pub struct Folding {
     /// Those of the projection files.
     plans: Vec<Plan>,
     /// Generations that this program cannot fold, and has said so.
@@ -115,8 +115,12 @@ struct Folding {
 }
 
 impl Folding {
+    pub fn new(plans: Vec<Plan>) -> Folding {
+        Folding { plans, cannot: BTreeSet::new() }
+    }
+
     /// Starts what is new in the catalog, and stops what is gone from it.
-    fn follow(&mut self, supervisor: &mut Supervisor, listed: &[Listed]) {
+    pub fn follow(&mut self, supervisor: &mut Supervisor, listed: &[Listed]) {
         supervisor.keep_only(&listed.iter().map(|listed| listed.generation.id).collect());
         for listed in listed {
             let generation = &listed.generation;

@@ -10,7 +10,8 @@ use super::{Common, Failure, Format, Outcome, apply, count, runtime};
 use crate::checkpoint::Partition;
 use crate::config::Settings;
 use crate::source::{Consumer, SourceError};
-use crate::store::status::{PartitionStatus, ProjectionStatus, projections};
+use crate::store::generations::State;
+use crate::store::status::{Other, PartitionStatus, ProjectionStatus, projections};
 
 pub fn status(common: &Common, format: Format) -> Outcome {
     let settings = common.settings()?;
@@ -115,8 +116,41 @@ fn to_json(projection: &ProjectionStatus, ends: &Ends) -> serde_json::Value {
     json!({
         "projection": projection.projection, "generation": projection.generation, "state": state(projection, ends),
         "error": error, "parked_sequences": projection.parked_sequences, "parked_events": projection.parked_events,
-        "skipped": skipped, "accepted_truncation": truncated, "unhandled": unhandled, "propagating": propagating, "partitions": partitions,
+        "skipped": skipped, "accepted_truncation": truncated, "unhandled": unhandled, "propagating": propagating,
+        "partitions": partitions, "others": projection.others.iter().map(other_json).collect::<Vec<_>>(),
     })
+}
+
+fn other_json(other: &Other) -> serde_json::Value {
+    let listed = &other.listed;
+    json!({
+        "generation": listed.generation.number, "state": listed.state.name(), "behind": other.behind,
+        "caught_up": listed.ready, "manual": listed.manual, "refused": listed.refused, "error": other.halt,
+        "parked_sequences": other.parked_sequences,
+    })
+}
+
+/// A generation that readers do not see, in a line.
+fn other_line(name: &str, other: &Other) -> String {
+    let listed = &other.listed;
+    let number = listed.generation.number;
+    let how = match (&other.halt, &listed.refused, other.behind) {
+        (Some(halt), ..) => format!("stands still: {halt}"),
+        (_, Some(refused), _) => format!("has caught up, and is not promoted: {refused}"),
+        (_, _, None) => "was made by another version of the program, and is not folded by this one".into(),
+        (_, _, Some(_)) if listed.state == State::Kept => {
+            let hours = listed.replaced_s.unwrap_or(0.0) / 3600.0;
+            format!("is kept, replaced {hours:.1} h ago; readers get it back with: projector rollback {name} {number}")
+        }
+        (_, _, Some(_)) if listed.state == State::Building && listed.ready && listed.manual => {
+            format!("has caught up; compare it with: projector diff {name}; show it with: projector promote {name}")
+        }
+        (_, _, Some(behind)) => {
+            let what = if listed.state == State::Scratch { "folded for comparison" } else { "built" };
+            format!("is being {what}, {} behind the live one", count(behind as usize, "event"))
+        }
+    };
+    format!("{name}: generation {number} {how}")
 }
 
 fn print(known: &[ProjectionStatus], ends: &Ends) {
@@ -167,6 +201,9 @@ fn print(known: &[ProjectionStatus], ends: &Ends) {
                 pending.to,
                 pending.oldest_s
             );
+        }
+        for other in &projection.others {
+            println!("{}", other_line(&projection.projection, other));
         }
         for (code, events) in &projection.skipped {
             println!("{}: {} skipped for {code}", projection.projection, count(*events as usize, "event"));

@@ -1,6 +1,7 @@
 //! Projections as compiled: checked, typed, resolved to indexes. The hot path reads nothing else.
 
 mod build;
+pub mod change;
 pub mod derived;
 mod errors;
 pub mod expr;

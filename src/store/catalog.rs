@@ -10,6 +10,7 @@ use super::sql::{ident, vouched};
 use super::upcasters::{self, Compared};
 use super::views;
 use crate::plan::Plan;
+use crate::plan::change::Need;
 
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -30,6 +31,8 @@ pub enum Applied {
     Created,
     /// A generation of this number is built beside the live one.
     Building(i32),
+    /// Views, comments and indexes were changed; the rows are the same.
+    InPlace,
     /// A newer definition was recorded after this one. The number of the kept generation that is of it, if there is one.
     Superseded(Option<i32>),
     Unchanged,
@@ -177,12 +180,31 @@ async fn apply_one(
     if let Some(reason) = foreign_view(connection, plan, served_schema).await? {
         return Ok(Err(reason));
     }
+    if let (None, Some(live)) = (building, live.filter(|live| live.need(plan) == Need::InPlace)) {
+        // Its views are in use.
+        connection.execute("SET LOCAL lock_timeout = '5s'").await?;
+        return match live.plan(&[]) {
+            Ok(old) => {
+                let redefined = generations::redefine(connection, &old, plan, &live.generation, served_schema).await?;
+                Ok(redefined.map(|()| Applied::InPlace).map_err(|reason| format!("{}: {reason}", plan.path)))
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        };
+    }
     if let Some(building) = building {
         generations::drop(connection, &building.generation).await?;
     }
     let making = Making { manual: asked.manual, ..Making::plain(State::Building) };
     let generation = generations::create(connection, plan, making).await?;
     Ok(Ok(Applied::Building(generation.number)))
+}
+
+/// Whether a newer definition was applied after this one.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn is_superseded(pool: &PgPool, plan: &Plan) -> Result<bool, StoreError> {
+    was_recorded(&mut *pool.acquire().await?, plan).await
 }
 
 /// Whether the definition was recorded once, before the one that is now.

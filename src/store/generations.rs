@@ -6,9 +6,10 @@ use sqlx::{Executor, PgPool, Row};
 use super::commit::Generation;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
-use super::tables::{create_statements, schema_name, view_statements};
+use super::tables::{create_statements, index_changes, schema_name, view_statements};
 use super::upcasters::{self, Compared};
-use super::{companion, relations};
+use super::{companion, relations, views};
+use crate::plan::change::{Need, need};
 use crate::plan::{Plan, SEMANTICS_VERSION, Start};
 
 /// What a generation is there for. All of these are folded.
@@ -51,6 +52,8 @@ pub struct Listed {
     pub state: State,
     pub semantics_version: i32,
     pub digest: String,
+    /// As [`Plan::definition`] has it.
+    pub definition: String,
     /// The files of its definition; `None` if an older program recorded it.
     files: Option<String>,
     /// The upcasters that its events may have gone through.
@@ -73,7 +76,7 @@ pub struct Listed {
 const LISTED: &str = "SELECT g.id, g.projection, g.number, g.state, g.semantics_version, d.digest, d.files::text,
         (extract(epoch FROM g.history_from) * 1000000)::bigint, g.max_rate, g.promote = 'manual', g.ready_at IS NOT NULL,
         g.refused, extract(epoch FROM now() - g.created_at)::float8, extract(epoch FROM now() - g.replaced_at)::float8,
-        g.upcasters::text
+        g.upcasters::text, d.definition::text
     FROM projector.generations g JOIN projector.definitions d ON d.id = g.definition_id WHERE g.state <> 'dropped'";
 
 fn listed(row: &PgRow) -> Result<Listed, StoreError> {
@@ -93,6 +96,7 @@ fn listed(row: &PgRow) -> Result<Listed, StoreError> {
         age_s: row.try_get(12)?,
         replaced_s: row.try_get(13)?,
         upcasters: row.try_get(14)?,
+        definition: row.try_get(15)?,
     })
 }
 
@@ -119,6 +123,19 @@ impl Listed {
     /// Whether a definition is the one that this generation is folded by, in the same way.
     pub fn is_of(&self, plan: &Plan) -> bool {
         self.digest == plan.digest && self.semantics_version == SEMANTICS_VERSION
+    }
+
+    /// What it takes to get from its definition to another one.
+    pub fn need(&self, plan: &Plan) -> Need {
+        match self.digest == plan.digest {
+            true => Need::Nothing,
+            false => need(&self.definition, &plan.definition),
+        }
+    }
+
+    /// Whether it is folded just as this plan would have it.
+    pub fn is_current(&self, plan: &Plan) -> bool {
+        self.is_of(plan) && !matches!(self.upcasters_of(plan), Compared::Changed(_))
     }
 
     /// How the upcasters of a plan stand to those that its events may have gone through.
@@ -188,17 +205,7 @@ pub(super) async fn create(
         .fetch_one(&mut *connection)
         .await?;
     let number = last.unwrap_or(0) + 1;
-    let definition: i64 = sqlx::query_scalar(
-        "INSERT INTO projector.definitions (projection, digest, definition, files, program_version)
-         VALUES ($1, $2, $3::jsonb, $4::jsonb, $5) RETURNING id",
-    )
-    .bind(&plan.name)
-    .bind(&plan.digest)
-    .bind(&plan.definition)
-    .bind(plan.stored())
-    .bind(super::catalog::PROGRAM_VERSION)
-    .fetch_one(&mut *connection)
-    .await?;
+    let definition = record_definition(connection, plan).await?;
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO projector.generations
              (projection, number, definition_id, semantics_version, state, promote, history_from, max_rate)
@@ -221,6 +228,47 @@ pub(super) async fn create(
     relations::record(connection, plan, id).await?;
     upcasters::record(connection, plan, id).await?;
     Ok(Generation { id, projection: plan.name.clone(), number, schema })
+}
+
+async fn record_definition(connection: &mut PgConnection, plan: &Plan) -> Result<i64, StoreError> {
+    let id = sqlx::query_scalar(
+        "INSERT INTO projector.definitions (projection, digest, definition, files, program_version)
+         VALUES ($1, $2, $3::jsonb, $4::jsonb, $5) RETURNING id",
+    )
+    .bind(&plan.name)
+    .bind(&plan.digest)
+    .bind(&plan.definition)
+    .bind(plan.stored())
+    .bind(super::catalog::PROGRAM_VERSION)
+    .fetch_one(connection)
+    .await?;
+    Ok(id)
+}
+
+/// Gives a generation another definition, by which its rows are the same: its indexes and views become the new one's.
+///
+/// # Errors
+/// What Postgres says. Inside, why its views cannot be changed: what stands on them does not allow it.
+pub(super) async fn redefine(
+    connection: &mut PgConnection,
+    old: &Plan,
+    new: &Plan,
+    generation: &Generation,
+    served_schema: &str,
+) -> Result<Result<(), String>, StoreError> {
+    for statement in index_changes(old, new, &generation.schema) {
+        connection.execute(vouched(statement)).await?;
+    }
+    if let Err(reason) = views::swap(connection, new, generation, generation, served_schema).await? {
+        return Ok(Err(reason));
+    }
+    let definition = record_definition(connection, new).await?;
+    sqlx::query("UPDATE projector.generations SET definition_id = $2 WHERE id = $1")
+        .bind(generation.id)
+        .bind(definition)
+        .execute(connection)
+        .await?;
+    Ok(Ok(()))
 }
 
 /// Makes the views of a generation, which are not there yet.

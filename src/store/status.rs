@@ -3,8 +3,10 @@
 use sqlx::{PgPool, Row};
 
 use super::error::StoreError;
+use super::generations::{Listed, State};
 use super::marks::{Pending, pending};
 use super::partitions::Halt;
+use super::promotion;
 use super::tables::schema_name;
 use crate::checkpoint::Partition;
 use crate::event::Place;
@@ -27,6 +29,18 @@ pub struct ProjectionStatus {
     pub skipped: Vec<(String, i64)>,
     /// What changes have still to reach the rows that follow from them.
     pub propagating: Vec<Pending>,
+    /// Its generations that readers do not see.
+    pub others: Vec<Other>,
+}
+
+/// A generation that readers do not see.
+#[derive(Debug, Clone)]
+pub struct Other {
+    pub listed: Listed,
+    /// Events that the live one has applied and this one has not; `None` if this program cannot fold it.
+    pub behind: Option<i64>,
+    pub parked_sequences: i64,
+    pub halt: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +69,7 @@ pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreEr
     )
     .fetch_all(pool)
     .await?;
+    let listed = super::generations::list(pool).await?;
     let mut projections = Vec::new();
     for row in generations {
         let id: i64 = row.try_get(0)?;
@@ -81,9 +96,25 @@ pub async fn projections(pool: &PgPool) -> Result<Vec<ProjectionStatus>, StoreEr
             parked_sequences,
             skipped: skipped(pool, id).await?,
             propagating: pending(pool, id, &schema_name(row.try_get(1)?, row.try_get(2)?)).await?,
+            others: others(pool, row.try_get(1)?, &listed).await?,
         });
     }
     Ok(projections)
+}
+
+async fn others(pool: &PgPool, projection: &str, listed: &[Listed]) -> Result<Vec<Other>, StoreError> {
+    let mut others = Vec::new();
+    for listed in listed.iter().filter(|l| l.generation.projection == projection && l.state != State::Live) {
+        let id = listed.generation.id;
+        let behind = match listed.plan(&[]) {
+            Ok(plan) => promotion::behind(pool, &plan, &listed.generation).await?,
+            Err(_) => None,
+        };
+        let halt = "SELECT message FROM projector.halts WHERE generation_id = $1";
+        let halt = sqlx::query_scalar(halt).bind(id).fetch_optional(pool).await?;
+        others.push(Other { listed: listed.clone(), behind, parked_sequences: parked(pool, id).await?, halt });
+    }
+    Ok(others)
 }
 
 async fn partitions(pool: &PgPool, generation: i64) -> Result<Vec<PartitionStatus>, StoreError> {

@@ -88,12 +88,52 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
             let column = ident(&table.columns[usize::from(swept_by)].name);
             statements.push(format!("CREATE INDEX ON {} ({column})", table_name(schema, table)));
         }
-        for index in table.indexes.iter().chain(&references(plan, at)) {
-            let columns: Vec<String> = index.iter().map(|column| ident(column)).collect();
-            statements.push(format!("CREATE INDEX ON {} ({})", table_name(schema, table), columns.join(", ")));
+        statements.extend(indexes(plan, at).iter().map(|index| create_index(schema, table, index)));
+    }
+    statements
+}
+
+/// The columns of a table's indexes, those included that joins and rollups need.
+fn indexes(plan: &Plan, at: usize) -> Vec<Vec<String>> {
+    plan.tables[at].indexes.iter().cloned().chain(references(plan, at)).collect()
+}
+
+fn create_index(schema: &str, table: &Table, index: &[String]) -> String {
+    let columns: Vec<String> = index.iter().map(|column| ident(column)).collect();
+    format!("CREATE INDEX ON {} ({})", table_name(schema, table), columns.join(", "))
+}
+
+/// The statements that make a generation's indexes those of another plan of the same tables.
+pub fn index_changes(old: &Plan, new: &Plan, schema: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    for (at, table) in new.tables.iter().enumerate() {
+        let Some(before) = old.tables.iter().position(|known| known.name == table.name) else { continue };
+        let (before, after) = (indexes(old, before), indexes(new, at));
+        for index in after.iter().filter(|index| !before.contains(index)) {
+            statements.push(create_index(schema, table, index));
+        }
+        for index in before.iter().filter(|index| !after.contains(index)) {
+            statements.push(drop_index(schema, table, index));
         }
     }
     statements
+}
+
+/// Indexes have the names that Postgres gave them.
+fn drop_index(schema: &str, table: &Table, index: &[String]) -> String {
+    let columns: Vec<String> = index.iter().map(|column| literal(column)).collect();
+    format!(
+        "DO $do$ DECLARE found regclass; BEGIN
+             SELECT i.indexrelid::regclass INTO found FROM pg_index i
+             WHERE i.indrelid = {}::regclass AND NOT i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+               AND ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS k(number, place)
+                         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number ORDER BY k.place) = ARRAY[{}]
+             LIMIT 1;
+             IF found IS NOT NULL THEN EXECUTE format('DROP INDEX %s', found); END IF;
+         END $do$",
+        literal(&table_name(schema, table)),
+        columns.join(", ")
+    )
 }
 
 fn create_table(schema: &str, table: &Table) -> String {

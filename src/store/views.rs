@@ -58,7 +58,9 @@ pub(super) async fn swap(
     for attached in attached {
         attached.restore(connection).await?;
     }
-    copy_policies(connection, plan, old, new).await?;
+    if old.id != new.id {
+        copy_policies(connection, plan, old, new).await?;
+    }
     Ok(Ok(()))
 }
 

@@ -281,3 +281,57 @@ fn nobody_is_sent_back_in_time() {
         world.command(&["rollback", "orders"]).env("PROJECTOR_SABOTAGE", "promote-behind").output().unwrap();
     assert!(sabotaged.status.success(), "without the step that keeps it, it is promoted: {sabotaged:?}");
 }
+
+#[test]
+fn a_plan_says_what_it_takes() {
+    let world = world("plan");
+    send(&world, 0..500);
+    let plan = |code: i32, parts: &[&str]| {
+        let (found, text) = world.output(&["plan"]);
+        assert!(found == code && parts.iter().all(|part| text.contains(part)), "{found}: {text}");
+    };
+    plan(2, &["orders: is new", "500 events", "1 to create"]);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 500);
+    plan(0, &["orders: unchanged"]);
+    let described = ORDERS.replace(
+        "columns: { total: bigint }",
+        "columns: { total: { type: bigint, description: In cents } }\nindexes: [[total]]",
+    );
+    let described = format!("{described}show: row.total < 1000\n");
+    world.projection("orders.yaml", &described);
+    plan(2, &["orders: changes in place", "+ indexes", "+ show", "1 to change in place"]);
+    let text = says(&world, &["apply"]);
+    assert!(text.contains("orders: changed in place"), "{text}");
+    let indexes =
+        "SELECT count(*)::text AS n FROM pg_indexes WHERE schemaname = 'orders@1' AND indexdef LIKE '%(total)%'";
+    assert_eq!(world.query(indexes), ["{\"n\":\"1\"}"]);
+    assert_eq!(world.query("SELECT col_description('views.orders'::regclass, 2) AS c"), ["{\"c\":\"In cents\"}"]);
+    world.projection("orders.yaml", &described.replace("indexes: [[total]]\n", ""));
+    says(&world, &["apply"]);
+    assert_eq!(world.query(indexes), ["{\"n\":\"0\"}"]);
+    plan(0, &["orders: unchanged"]);
+    assert_eq!(
+        world.query("SELECT count(*)::text AS n FROM projector.generations"),
+        ["{\"n\":\"1\"}"],
+        "nothing was folded again"
+    );
+
+    world.execute("CREATE VIEW public.dear AS SELECT id FROM views.orders WHERE total > 0");
+    world.projection("orders.yaml", &with_note());
+    plan(
+        2,
+        &["orders: is built anew", "+ columns.note", "500 events of", "on top of it: public.dear", "1 to build anew"],
+    );
+    let (code, json) = world.output(&["plan", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json[0]["action"], &json[0]["events"]), (2, &json!("rebuild"), &json!(500)));
+    says(&world, &["apply", "--manual"]);
+    world.wait("it to be ready", || match world.output(&["status"]).1 {
+        text if text.contains("orders: generation 2 has caught up; compare it with: projector diff orders") => Ok(()),
+        text => Err(text),
+    });
+    says(&world, &["promote", "orders"]);
+    let text = says(&world, &["status"]);
+    assert!(text.contains("readers get it back with: projector rollback orders 1"), "{text}");
+}
