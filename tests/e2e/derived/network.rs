@@ -94,9 +94,13 @@ tables:
       - { table: orders, by: payee, fill: { received: { count: true }, last_buyer: { max: customer_name } } }
 "#;
 
-/// Something that happens, over so few keys that all of it meets.
-pub fn event(dice: &mut Dice) -> Sent {
-    let id = |kind: &str, dice: &mut Dice, of: u64| format!("{kind}{}", dice.roll(of));
+/// Something that happens, over so few keys that all of it meets. What is erased stays so: each era has keys of its own,
+/// and now and then one of the era before is met again.
+pub fn event(dice: &mut Dice, era: u64) -> Sent {
+    let id = |kind: &str, dice: &mut Dice, of: u64| {
+        let era = if dice.roll(8) == 0 { era.saturating_sub(1) } else { era };
+        format!("{kind}{}_{era}", dice.roll(of))
+    };
     let text = |dice: &mut Dice| ["Ada", "Bo", "é", "", "Zoë \"x\""][dice.roll(5) as usize];
     let maybe = |some: String, dice: &mut Dice| if dice.roll(4) == 0 { json!(null) } else { json!(some) };
     let (company, customer, order, line) = (id("k", dice, 2), id("c", dice, 3), id("o", dice, 3), id("l", dice, 5));
@@ -115,7 +119,7 @@ pub fn event(dice: &mut Dice) -> Sent {
         8 => (1, "Tiered", json!({ "id": customer, "tier": tier })),
         9 => (1, "Hired", json!({ "id": customer, "company": maybe(company, dice) })),
         10 => (1, "Left", json!({ "id": customer })),
-        11 if dice.roll(4) == 0 => (1, "Erased", json!({ "id": customer })),
+        11 if dice.roll(40) == 0 => (1, "Erased", json!({ "id": customer })),
         11..=13 => (2, "Placed", json!({ "id": order, "customer": customer })),
         14 => (2, "PaidTo", json!({ "id": order, "payee": other_customer })),
         15 => (2, "Moved", json!({ "id": order, "customer": maybe(other_customer, dice) })),

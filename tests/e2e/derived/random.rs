@@ -12,7 +12,7 @@ async fn play(stage: &mut Stage, seed: u64) -> Vec<String> {
     let mut dice = Dice(seed);
     let mut lanes = [stage.batch(), stage.batch()];
     for _ in 0..20 + dice.roll(60) {
-        let sent = network::event(&mut dice);
+        let sent = network::event(&mut dice, 0);
         // A source's events stay in one lane.
         stage.fold(&mut lanes[sent.source % 2], &sent);
         for lane in &mut lanes {

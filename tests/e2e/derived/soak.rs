@@ -11,6 +11,8 @@ use projector::spec::diagnostic::SourceFile;
 
 const TOPICS: [&str; 4] = ["companies", "customers", "orders", "lines"];
 const PARTITIONS: i32 = 4;
+/// Events in which the same few rows are met.
+const ERA: u64 = 1_000;
 
 /// The network with some of what follows left out: each seed another projection.
 fn yaml(world: &World, dice: &mut Dice) -> String {
@@ -60,7 +62,7 @@ fn soak(seed: u64, time: Duration) {
     let mut kills = 0;
     while Instant::now() < deadline {
         for _ in 0..1 + dice.roll(300) {
-            let sent = network::event(&mut dice);
+            let sent = network::event(&mut dice, events / ERA);
             let mut unused = projector::batch::Batch::new(&plan);
             fold(&plan, Some(&mut model), &mut unused, &sent);
             world.send_only(TOPICS[sent.source], &message(&sent));
