@@ -61,7 +61,12 @@ pub async fn run(services: &Services, events: u64) -> Result<Value> {
 
 /// Takes away what an earlier run has left.
 pub async fn forget(connection: &mut PgConnection, projection: &str) -> Result<()> {
-    for schema in ["projector", "views", &format!("{projection}@1")] {
+    let generations: Vec<String> =
+        sqlx::query_scalar("SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname::text, $1)")
+            .bind(format!("{projection}@"))
+            .fetch_all(&mut *connection)
+            .await?;
+    for schema in ["projector", "views"].into_iter().chain(generations.iter().map(String::as_str)) {
         connection.execute(sqlx::AssertSqlSafe(format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE"))).await?;
     }
     Ok(())

@@ -71,11 +71,8 @@ pub async fn run(services: &Services, orders: u64) -> Result<Value> {
     let written = product::rows_written(&mut connection, PROJECTION).await?;
 
     let seconds = median(renamed.seconds);
-    let latencies_us = |period: Range<u64>| {
-        let events = (0..seen_us.len() as u64).filter(|event| period.contains(&sent.at_us(*event)));
-        sent.latencies_us(&seen_us, events)
-    };
-    let (base_us, renames_us) = (latencies_us(renamed.base_us), latencies_us(renamed.renames_us));
+    let base_us = sent.latencies_within_us(&seen_us, &renamed.base_us);
+    let renames_us = sent.latencies_within_us(&seen_us, &renamed.renames_us);
     let [base_p99_ms, p99_ms] = [&base_us, &renames_us].map(|latencies| quantile_ms(latencies, 0.99));
     eprintln!("bench: p99 {p99_ms} ms, without renames {base_p99_ms} ms; rows locked {longest_lock_ms:.1} ms at most");
     Ok(json!({

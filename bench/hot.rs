@@ -76,8 +76,8 @@ impl Case {
     ) -> Result<f64> {
         forget(connection, self.projection).await?;
         // A lane that knew itself far behind would fold for seconds before it writes; here all write all the time.
-        let fold = json!({ "lanes": lanes, "far_behind": 1_000_000_000 });
-        let mut product = Product::start_with(services, self.folder, fold)?;
+        let settings = json!({ "fold": { "lanes": lanes, "far_behind": 1_000_000_000 } });
+        let mut product = Product::start_with(services, self.folder, settings)?;
         until_owned(&mut product, connection, TOPIC).await?;
         let mut seconds = Vec::new();
         for round in 0..ROUNDS {

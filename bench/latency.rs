@@ -1,6 +1,7 @@
 //! The `latency` workload: from producing an event until a reader's query shows it.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -130,6 +131,12 @@ impl Sent {
         let mut latencies: Vec<u64> = events.map(|n| seen_us[n as usize].saturating_sub(self.at_us(n))).collect();
         latencies.sort_unstable();
         latencies
+    }
+
+    /// The same of those that were sent in a period of the clock.
+    pub fn latencies_within_us(&self, seen_us: &[u64], period: &Range<u64>) -> Vec<u64> {
+        let events = (0..seen_us.len() as u64).filter(|event| period.contains(&self.at_us(*event)));
+        self.latencies_us(seen_us, events)
     }
 }
 

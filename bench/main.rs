@@ -15,6 +15,7 @@ mod locked;
 mod micro;
 mod orders;
 mod product;
+mod rebuild;
 mod wide;
 
 use std::error::Error;
@@ -79,6 +80,12 @@ enum Workload {
     Hot {
         /// Events that are produced and folded at a time.
         #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+        events: u64,
+    },
+    /// A rebuild beside the view that readers see: how fast it is, and what they notice of it.
+    Rebuild {
+        /// Events in all, five an order.
+        #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
     /// Decoding, expressions and folding alone: no Kafka, no Postgres.
@@ -159,6 +166,7 @@ async fn measure(arguments: &Arguments) -> Result<Value> {
         Workload::Join { orders, customers } => join::run(&arguments.services, orders, customers).await,
         Workload::Fanout { orders } => fanout::run(&arguments.services, orders).await,
         Workload::Hot { events } => hot::run(&arguments.services, events).await,
+        Workload::Rebuild { events } => rebuild::run(&arguments.services, events).await,
         Workload::Micro => micro::run(),
         Workload::Latency { events_per_s, seconds } => latency::run(&arguments.services, events_per_s, seconds).await,
     }

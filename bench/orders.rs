@@ -39,11 +39,11 @@ const PHRASES: [&str; 12] = [
     "thank you ",
 ];
 
-struct Order(u64);
+pub struct Order(pub u64);
 
 impl Order {
     /// Ids are as long as one another, so that their order is the order of their numbers.
-    fn id(&self) -> String {
+    pub fn id(&self) -> String {
         format!("o-{:08}", self.0)
     }
 
@@ -183,6 +183,19 @@ impl Orders {
         }
         kafka::finish(&producer)?;
         Ok(bad)
+    }
+
+    /// The rows that the history comes to, as the text that `COPY` reads.
+    pub fn copied(&self) -> Result<String> {
+        let rows = &self.rows;
+        let mut text = String::new();
+        for at in 0..self.rows() {
+            let delivered_at = Timestamp::from_microsecond(rows.delivered_at[at].0)?;
+            write!(text, "{}\t{}\t{}\t", rows.order_id[at], rows.customer_id[at], rows.total[at])?;
+            write!(text, "{}\t{}\t{}\t", rows.currency[at], rows.status[at], rows.paid[at])?;
+            writeln!(text, "{}\t{}\t{delivered_at}", rows.parcels[at], rows.carrier[at])?;
+        }
+        Ok(text)
     }
 
     /// Whether the bad events are parked, and the rows of all orders without one are there.

@@ -38,32 +38,58 @@ impl Product {
         Product::start_with(services, projections, json!({}))
     }
 
-    /// The same, with settings under `fold`.
-    pub fn start_with(services: &Services, projections: &str, fold: Value) -> Result<Product> {
-        let settings_file = services.directory.join("projector.yaml");
+    /// The same, with sections of settings of its own.
+    pub fn start_with(services: &Services, projections: &str, sections: Value) -> Result<Product> {
         let log = services.directory.join("projector.log");
         let projections = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench").join(projections);
         // JSON is YAML, with every path quoted.
-        let settings = json!({
+        let mut settings = json!({
             "projections": projections,
             "kafka": { "brokers": services.brokers },
             "postgres": { "host": services.postgres_host, "port": services.postgres_port },
             "serve": { "listen": "" },
-            "fold": fold,
         });
-        std::fs::write(&settings_file, format!("{settings:#}\n"))?;
+        for (name, section) in sections.as_object().into_iter().flatten() {
+            settings[name] = section.clone();
+        }
+        std::fs::write(settings_file(services), format!("{settings:#}\n"))?;
         tell_overrides();
         let log_file = File::create(&log)?;
         let started = Instant::now();
         let child = Command::new(&services.projector)
             .args(["run", "--apply", "--config"])
-            .arg(&settings_file)
+            .arg(settings_file(services))
             .stdin(Stdio::null())
             .stdout(log_file.try_clone()?)
             .stderr(log_file)
             .spawn()
             .map_err(|error| format!("{} cannot be run: {error}", services.projector.display()))?;
         Ok(Product { child, log, started })
+    }
+
+    /// Runs another verb to its end, with the settings of the projector that was started last.
+    pub async fn verb(services: &Services, arguments: &[&str]) -> Result<()> {
+        let output = tokio::process::Command::new(&services.projector)
+            .args(arguments)
+            .arg("--config")
+            .arg(settings_file(services))
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        if !output.status.success() {
+            let told = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("projector {}: {}: {}", arguments.join(" "), output.status, told.trim_end()).into());
+        }
+        Ok(())
+    }
+
+    /// The address of the query endpoint, as the log tells it: the system chose the port.
+    pub fn address(&self) -> Result<String> {
+        let log = std::fs::read_to_string(&self.log)?;
+        match log.lines().find_map(|line| line.split_once(" on http://")) {
+            Some((_, address)) => Ok(address.trim_end().to_string()),
+            None => Err(self.failure("the projector does not say where it serves")),
+        }
     }
 
     /// How far the projector says it is.
@@ -159,6 +185,10 @@ impl Drop for Product {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn settings_file(services: &Services) -> PathBuf {
+    services.directory.join("projector.yaml")
 }
 
 /// Settings can be overridden from the environment; whoever does so should not find it out from the figures.

@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sample",
         ],
     ),
-    ("source", &["checkpoint", "config", "parking", "plan"]),
+    ("source", &["checkpoint", "config", "event", "parking", "plan"]),
     (
         "store",
         &[
@@ -84,6 +84,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
+    (
+        "rebuild",
+        &[
+            "batch",
+            "checkpoint",
+            "config",
+            "event",
+            "fold",
+            "golden",
+            "intake",
+            "parking",
+            "patch",
+            "plan",
+            "source",
+            "store",
+            "value",
+        ],
+    ),
     ("demo", &["plan"]),
     (
         "cli",
@@ -97,6 +115,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "parking",
             "pipeline",
             "plan",
+            "rebuild",
             "sample",
             "serve",
             "source",

@@ -5,6 +5,7 @@ mod dead_letters;
 mod demo;
 mod dev;
 mod diff;
+mod explain;
 mod graph;
 mod new;
 mod plan;
@@ -100,6 +101,8 @@ enum Verb {
     Diff(diff::Diff),
     /// Fold all of a view's history again, out of sight, and compare it with what is served.
     Verify(diff::Verify),
+    /// Show the events that made a row, and what each of them changed.
+    Explain(explain::Options),
     /// Let readers see the generation that was built.
     Promote {
         #[command(flatten)]
@@ -215,6 +218,7 @@ pub fn main() -> ExitCode {
         Verb::Apply(options) => apply::apply(&options),
         Verb::Diff(options) => diff::diff(&options),
         Verb::Verify(options) => diff::verify(&options),
+        Verb::Explain(options) => explain::explain(&options),
         Verb::Replay(options) => replay::replay(&options),
         Verb::Promote { common, projection } => promote::promote(&common, &projection, promote::Which::Built),
         Verb::Rollback { common, projection, generation } => {

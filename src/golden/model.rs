@@ -100,16 +100,36 @@ impl Model {
     pub fn visible_rows(&self, plan: &Plan, table: usize, now: i64) -> Result<Vec<ReadRow>, String> {
         let shape = &plan.tables[table];
         let mut rows = Vec::new();
-        let mut tables = Cow::Borrowed(&self.tables);
-        if !plan.edges.is_empty() {
-            derive(plan, tables.to_mut())?;
-        }
-        for (key, row) in &tables[table] {
+        for (key, row) in &self.derived(plan)?[table] {
             if is_visible(shape, key, row, now)? {
                 rows.push(read(shape, key, row)?);
             }
         }
         Ok(rows)
+    }
+
+    /// What readers see of one row at a time; `None`: it is not there for them.
+    ///
+    /// # Errors
+    /// When a column that is worked out from the row has no value.
+    pub fn visible_row(&self, plan: &Plan, table: usize, key: &Key, now: i64) -> Result<Option<ReadRow>, String> {
+        let shape = &plan.tables[table];
+        match self.derived(plan)?[table].get(key) {
+            Some(row) if is_visible(shape, key, row, now)? => read(shape, key, row).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The rows, with all that follows from other rows.
+    ///
+    /// # Errors
+    /// When an expression has no value.
+    pub fn derived(&self, plan: &Plan) -> Result<Cow<'_, [HashMap<Key, Row>]>, String> {
+        let mut tables = Cow::Borrowed(&self.tables[..]);
+        if !plan.edges.is_empty() {
+            derive(plan, tables.to_mut())?;
+        }
+        Ok(tables)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-
 use super::Running;
 use super::end::Owned;
 use crate::batch::Batch;
@@ -156,21 +154,4 @@ fn park(owned: &mut Owned, letter: Letter, batch: &mut Batch) {
     owned.blocked.add(&letter.sequences, &letter.message.place);
     owned.parked += 1;
     batch.park(letter);
-}
-
-/// What Kafka gave, as the stages see it.
-pub fn record_of<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
-    let headers = match message.headers() {
-        None => Vec::new(),
-        Some(headers) => headers.iter().map(|header| (header.key, header.value)).collect(),
-    };
-    Record {
-        topic: message.topic(),
-        partition: message.partition(),
-        offset: message.offset(),
-        time: message.timestamp().to_millis().map(|millis| millis * 1000),
-        key: message.key(),
-        payload: message.payload(),
-        headers,
-    }
 }

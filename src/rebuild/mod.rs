@@ -2,6 +2,7 @@
 
 mod building;
 pub mod diff;
+pub mod explain;
 pub mod verify;
 
 pub use building::keep_building;

@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use secrecy::ExposeSecret;
@@ -18,6 +18,7 @@ use serde::Deserialize;
 use super::{Offsets, SourceError};
 use crate::checkpoint::Partition;
 use crate::config::{Fold, Kafka, password};
+use crate::event::Record;
 
 const QUERY: Duration = Duration::from_secs(10);
 
@@ -376,5 +377,22 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.context().leaving.store(true, Ordering::SeqCst);
         self.answer_all();
+    }
+}
+
+/// What Kafka gave, as the stages see it.
+pub fn record_of<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
+    let headers = match message.headers() {
+        None => Vec::new(),
+        Some(headers) => headers.iter().map(|header| (header.key, header.value)).collect(),
+    };
+    Record {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        time: message.timestamp().to_millis().map(|millis| millis * 1000),
+        key: message.key(),
+        payload: message.payload(),
+        headers,
     }
 }

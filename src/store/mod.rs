@@ -8,6 +8,7 @@ pub mod compare;
 pub mod connect;
 mod copy;
 pub mod error;
+pub mod explain;
 pub mod facts;
 mod fill;
 pub mod generations;

@@ -63,7 +63,12 @@ fn generations_are_compared_at_the_same_place() {
         }
     });
     until_counted(&world, orders);
-    // One of the two is kept behind.
+    // One of the two is kept behind, from where both are.
+    let built = "SELECT count(*)::text AS n FROM \"orders@2\".orders";
+    world.wait("the other one", || match world.try_query(built) {
+        Ok(rows) if rows == [format!("{{\"n\":\"{orders}\"}}")] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     world.execute(
         "UPDATE projector.checkpoints SET stop_at = next_offset, stop_until = now() + interval '1 min' WHERE generation_id = 2",
     );

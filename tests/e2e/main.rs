@@ -10,6 +10,7 @@ mod dead_letters;
 mod derived;
 mod endpoint;
 mod exactly_once;
+mod explained;
 mod generated;
 mod generations;
 mod history;

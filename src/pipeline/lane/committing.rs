@@ -163,7 +163,6 @@ impl Lane {
 
     /// Drops what was folded and goes on from the catalog's checkpoints.
     pub(super) fn reload(&mut self, why: &str) -> Result<(), End> {
-        tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name);
         self.in_flight = None;
         let at_hand = self.replay.rewind();
         self.replay.keep(matches!(self.pace, Pace::Search(_)));
@@ -183,6 +182,10 @@ impl Lane {
                 }
                 None => return Err(End::halted("generation-gone", "the generation was dropped or built anew".into())),
             }
+        }
+        match self.owned.values().any(|owned| owned.stop_at.is_some()) {
+            true => tracing::debug!("{}: standing still, to be compared with another", self.running.plan.name),
+            false => tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name),
         }
         self.know_parked()?;
         if !at_hand {

@@ -114,6 +114,9 @@ impl Lane {
                 over.push((partition, owned.next));
             }
         }
+        if over.is_empty() {
+            return Ok(());
+        }
         self.ends.moved(over.iter().map(|(partition, _)| *partition));
         Ok(self.consumer.seek(over)?)
     }

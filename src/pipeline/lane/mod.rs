@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commit::Outcome;
 use super::end::{End, Owned};
-use super::message::{Folded, SetAside, fold_message, record_of};
+use super::message::{Folded, SetAside, fold_message};
 use super::pace::Pace;
 use replay::Replay;
 
@@ -31,7 +31,7 @@ use crate::error_kind::Reason;
 use crate::event::{Place, Record};
 use crate::parking::Message;
 use crate::seen::Seen;
-use crate::source::{Consumer, Polled, clock};
+use crate::source::{Consumer, Polled, clock, record_of};
 use crate::store::parked::retry::Counts;
 use crate::store::partitions::suspect;
 use crate::store::seen::require_intact;

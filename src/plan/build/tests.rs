@@ -336,6 +336,37 @@ fn files_are_compared_with_each_other() {
     assert!(found.iter().any(|d| d.code == "name-taken" && d.message.contains("one.yaml")), "{found:?}");
 }
 
+/// Customers add up orders, and orders copy the sum. What the sum depends on is to be put in.
+fn circle(by: &str, condition: &str) -> Vec<(String, usize, String)> {
+    found(&format!(
+        "
+projection: shop
+serve: [orders, customers]
+sources: {{ s: {{ topic: s, ordered_by: data.id }} }}
+tables:
+  orders:
+    key: {{ order_id: data.id }}
+    columns: {{ customer: text, total: bigint }}
+    join: {{ table: customers, by: customer, fill: {{ spent_before: spent, main: main }} }}
+    handlers: {{ s: {{ Placed: {{ create: true, set: {{ customer: data.customer, total: data.total }} }} }} }}
+  customers:
+    key: {{ customer: data.customer }}
+    columns: {{ main: text }}
+    rollups: {{ table: orders, by: {by}, {condition}fill: {{ spent: {{ sum: total }} }} }}
+    handlers: {{ s: {{ Registered: {{ create: true, set: {{ main: data.main }} }} }} }}
+"
+    ))
+}
+
+#[test]
+fn circles_by_way_of_what_is_taken_are_refused() {
+    let has = |found: &[(String, usize, String)]| found.iter().any(|(code, ..)| code == "derived-cycle");
+    assert!(!has(&circle("customer", "")));
+    // A column that is copied and does not depend on the sum may group and choose.
+    assert!(!has(&circle("main", "where: main != 'x', ")));
+    assert!(has(&circle("customer", "where: spent_before > 5, ")));
+}
+
 const PEOPLE: &str = "
 projection: people
 sources: { crm: { topic: crm } }

@@ -252,7 +252,7 @@ pub async fn decisions(
     rows.iter().map(|row| Ok((row.try_get(0)?, decision(row.try_get(1)?, row.try_get(2)?)))).collect()
 }
 
-fn decision(word: &str, payload: Option<Vec<u8>>) -> Decision {
+pub(super) fn decision(word: &str, payload: Option<Vec<u8>>) -> Decision {
     if word == "discard" { Decision::Discard } else { Decision::Correct { payload } }
 }
 

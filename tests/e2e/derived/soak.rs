@@ -104,3 +104,16 @@ fn random_projections_survive_kills() {
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     soak(fresh.unwrap_or_else(|| now() % 1_000_000), time);
 }
+
+/// Those that need no two transactions to meet at one moment; the explorer finds the others.
+#[test]
+fn the_soak_finds_steps_left_out() {
+    for switch in ["next-hop", "old-parent"] {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["derived::soak::random_projections_survive_kills", "--exact", "--nocapture"]);
+        command.env("PROJECTOR_TEST_SOAK_S", "12").env("PROJECTOR_TEST_SEED", "1");
+        let output = command.env("PROJECTOR_SABOTAGE", switch).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(", not ") || told.contains(" there"), "{switch} is not found out: {told}");
+    }
+}

@@ -235,6 +235,20 @@ impl Build<'_> {
         waiting: &[(usize, u16)],
     ) -> Result<(Column, Made), Unfinished> {
         let unknown = |at: RowRef| !at.of_key && waiting.contains(&(one.from, at.at));
+        match one.what {
+            Filling::Join { index, .. } => {
+                let mut by = written[one.table].join[index].by.iter().filter_map(|name| shapes[one.table].find(name));
+                if by.any(|at| !at.of_key && waiting.contains(&(one.table, at.at))) {
+                    return Err(Unfinished::Waits);
+                }
+                // Of a table that no handler feeds, whether a row is there follows from the rows that it is made of.
+                self.there(one.from, written, shapes, (waiting, &mut Vec::new()))?;
+            }
+            Filling::Rollup { index, .. } => {
+                let rollup = &written[one.table].rollups[index];
+                self.grouped(rollup, written, shapes, (waiting, &mut Vec::new()))?;
+            }
+        }
         let declared = written[one.table].columns.get(one.name).map(|column| &column.0);
         let (type_, default, made, from_one) = match one.what {
             Filling::Join { column, .. } => {
@@ -254,6 +268,44 @@ impl Build<'_> {
         };
         let column = self.finished(one.name, declared, type_, default, from_one).ok_or(Unfinished::Wrong)?;
         Ok((column, made))
+    }
+
+    /// Whether it is known what the rows of a table that no handler feeds are made of.
+    fn there(
+        &self,
+        table: usize,
+        written: &Written,
+        shapes: &[Shape],
+        (waiting, seen): (&[(usize, u16)], &mut Vec<usize>),
+    ) -> Result<(), Unfinished> {
+        if shapes[table].children.is_none() || seen.contains(&table) {
+            return Ok(());
+        }
+        seen.push(table);
+        for rollup in written[table].rollups.iter() {
+            self.grouped(rollup, written, shapes, (waiting, seen))?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is known which rows a rollup takes, and into which row each.
+    fn grouped(
+        &self,
+        rollup: &spec::Rollup,
+        written: &Written,
+        shapes: &[Shape],
+        (waiting, seen): (&[(usize, u16)], &mut Vec<usize>),
+    ) -> Result<(), Unfinished> {
+        let Some(from) = written.get_index_of(&rollup.table) else { return Ok(()) };
+        let unknown = |at: RowRef| !at.of_key && waiting.contains(&(from, at.at));
+        if rollup.by.iter().filter_map(|name| shapes[from].find(name)).any(unknown) {
+            return Err(Unfinished::Waits);
+        }
+        let child = Child { build: self, name: name_of(written, from), shape: &shapes[from], unknown: &unknown };
+        if let Some(expr) = &rollup.condition {
+            child.condition(expr)?;
+        }
+        self.there(from, written, shapes, (waiting, seen))
     }
 
     fn joined_column(

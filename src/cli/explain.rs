@@ -1,0 +1,115 @@
+//! `projector explain`
+
+use clap::Args;
+
+use super::promote::of_projection;
+use super::{Common, Failure, Format, Outcome, apply, plans, runtime};
+use crate::config::Settings;
+use crate::plan::Plan;
+use crate::rebuild::explain::{Changed, Explained, Question, RowName, Step, explain as told};
+use crate::store::explain::{Moment, moment};
+use crate::store::generations::{Listed, State};
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    projection: String,
+    /// One of its views; the one of its own name, if nothing is said.
+    view: Option<String>,
+    /// The row's key; if it has several columns, their values in order, with commas between.
+    key: String,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+pub fn explain(options: &Options) -> Outcome {
+    let settings = options.common.settings()?;
+    let plans = if settings.projections.exists() { plans(&settings.projections)? } else { Vec::new() };
+    let asked = runtime()?.block_on(async {
+        let pool = apply::pool(&settings)?;
+        let asked = Asked::of(&pool, &settings, &plans, options).await;
+        pool.close().await;
+        asked
+    })?;
+    // Kafka's client blocks; of Postgres nothing more is needed.
+    let Asked { live, plan, question, moment } = &asked;
+    let explained = told(&settings, plan, live, question, moment).map_err(Failure::failed)?;
+    match options.format {
+        Format::Json => println!("{}", serde_json::to_string(&explained).map_err(Failure::failed)?),
+        Format::Text => print(&explained),
+    }
+    Ok(())
+}
+
+/// What is to be explained, and what the catalog knows of it.
+struct Asked {
+    live: Listed,
+    plan: Plan,
+    question: Question,
+    moment: Moment,
+}
+
+impl Asked {
+    async fn of(pool: &sqlx::PgPool, settings: &Settings, plans: &[Plan], options: &Options) -> Result<Asked, Failure> {
+        let name = &options.projection;
+        let live = of_projection(pool, name).await?.into_iter().find(|listed| listed.state == State::Live);
+        let live = live.ok_or_else(|| Failure::refused(format!("`{name}` has no live generation")))?;
+        let plan = live.plan(plans).map_err(Failure::refused)?;
+        let view = options.view.as_ref().unwrap_or(name);
+        let question = Question::of(&plan, view, &options.key).map_err(Failure::refused)?;
+        let row = (question.table, &question.key);
+        let moment = moment(pool, &plan, &live.generation, &settings.serve.schema, row).await;
+        Ok(Asked { live, plan, question, moment: moment.map_err(Failure::failed)? })
+    }
+}
+
+fn print(explained: &Explained) {
+    explained.steps.iter().for_each(print_step);
+    match &explained.columns {
+        Some(columns) => {
+            let columns: Vec<String> = columns.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            println!("{}: {{ {} }}", explained.row, columns.join(", "));
+        }
+        None => println!("{}: readers see no such row", explained.row),
+    }
+    for parked in &explained.parked {
+        let (type_, rows) = (parked.type_.as_deref().unwrap_or("?"), names(&parked.rows));
+        println!("{}  {type_}  is parked: {} [{}]   ({rows})", parked.place, parked.message, parked.code);
+    }
+    for note in &explained.notes {
+        println!("note: {note}");
+    }
+    if explained.served_differs {
+        println!("the served row differs: see projector verify");
+        for difference in &explained.differences {
+            println!("    {}: {} by the log, {} served", difference.column, difference.log, difference.served);
+        }
+    }
+}
+
+fn print_step(step: &Step) {
+    let time = step.time.as_deref().unwrap_or("?");
+    let others = if step.direct { String::new() } else { format!("   ({})", names(&step.others)) };
+    println!("{}  {time}  {}{others}", step.place, step.type_.as_deref().unwrap_or("?"));
+    if let Some(decided) = &step.decision {
+        println!("    {} by {}: {}", decided.decision, decided.who, decided.reason);
+    }
+    if let Some(why) = &step.passed_over {
+        println!("    passed over: {why}");
+    }
+    if step.appears {
+        println!("    the row appears");
+    }
+    if step.vanishes {
+        println!("    the row vanishes");
+    }
+    for Changed { column, before, after } in &step.changes {
+        println!("    {column}: {before} -> {after}");
+    }
+}
+
+fn names(rows: &[RowName]) -> String {
+    rows.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
