@@ -26,7 +26,8 @@ ALTER TABLE projector.generations
 CREATE UNIQUE INDEX ON projector.generations (projection) WHERE state = 'building';
 
 -- The files of a definition as they were, with the upcasters: whoever folds the generation compiles them again.
-ALTER TABLE projector.definitions ADD COLUMN files jsonb;
+-- What tells its upcasters from others stands beside them: a definition is the one of before only with the same upcasters.
+ALTER TABLE projector.definitions ADD COLUMN files jsonb, ADD COLUMN upcasters text;
 
 -- Nothing from this offset on is committed until then: how two generations are brought to the same place.
 ALTER TABLE projector.checkpoints

@@ -42,7 +42,7 @@ pub fn apply(options: &Options) -> Outcome {
             .map_err(|error| if error.is_transient() { Failure::failed(error) } else { Failure::refused(error) })?;
         pool.close().await;
         for (name, applied) in &applied {
-            println!("{name}: {}", describe(name, applied));
+            println!("{name}: {}", describe(applied));
         }
         match applied.iter().any(|(_, applied)| matches!(applied, Applied::Superseded(_))) {
             true => Err(Failure::told(REFUSED)),
@@ -70,20 +70,13 @@ pub async fn apply_all(
     catalog::apply(pool, plans, asked, &settings.serve.schema).await
 }
 
-pub fn describe(name: &str, applied: &Applied) -> String {
+pub fn describe(applied: &Applied) -> String {
     match applied {
         Applied::Created => "created".into(),
         Applied::Building(number) => {
             format!("generation {number} is built, by a daemon, beside the one that readers see")
         }
-        Applied::Superseded(Some(kept)) => format!(
-            "a newer definition was applied after this one, which generation {kept} still has; readers get it back with: \
-             projector rollback {name} {kept}"
-        ),
-        Applied::Superseded(None) => {
-            "a newer definition was applied after this one. To build this one again on purpose: projector apply --again"
-                .into()
-        }
+        Applied::Superseded(cure) => format!("a newer definition was applied after this one; {cure}"),
         Applied::InPlace => "changed in place; no row is another".into(),
         Applied::Unchanged => "unchanged".into(),
         Applied::MoreUpcasters => {

@@ -108,7 +108,7 @@ async fn on(
     println!("Story      {events} events of one day on {}", sent.keys().cloned().collect::<Vec<_>>().join(", "));
     let started = Instant::now();
     let mut supervisor = Supervisor::new(&settings, &pool, Admin::InProcess, stop.clone());
-    let mut folding = Folding::new(plans.clone());
+    let mut folding = Folding::new(plans.clone(), &settings);
     folding.follow(&mut supervisor, &listed);
     let mut progress = Progress { supervisor, halts: BTreeMap::new() };
     let applied = progress.wait(&pool, &plans, &live, &sent, stop).await;

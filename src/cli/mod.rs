@@ -117,12 +117,17 @@ enum Verb {
         /// Its number; the newest that is kept, if nothing is said.
         generation: Option<i32>,
     },
-    /// Drop a generation that readers do not see.
+    /// Drop a generation that readers do not see, or all of a projection.
     Drop {
         #[command(flatten)]
         common: Common,
         projection: String,
-        generation: i32,
+        /// The number of the generation.
+        #[arg(required_unless_present = "all")]
+        generation: Option<i32>,
+        /// Take the projection away: its views, and all that is kept of it.
+        #[arg(long, conflicts_with = "generation")]
+        all: bool,
     },
     /// Find events that could not be applied, and settle them.
     #[command(subcommand)]
@@ -224,7 +229,7 @@ pub fn main() -> ExitCode {
         Verb::Rollback { common, projection, generation } => {
             promote::promote(&common, &projection, promote::Which::Kept(generation))
         }
-        Verb::Drop { common, projection, generation } => promote::drop(&common, &projection, generation),
+        Verb::Drop { common, projection, generation, all: _ } => promote::drop(&common, &projection, generation),
         Verb::DeadLetters(verb) => dead_letters::dead_letters(&verb),
         Verb::Resume { common, projection } => resume::resume(&common, &projection),
         Verb::Status { common, format } => status::status(&common, format),

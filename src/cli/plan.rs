@@ -71,7 +71,8 @@ pub fn plan(common: &Common, format: Format) -> Result<ExitCode, Failure> {
         Format::Json => println!("{}", Json::from(steps.iter().map(Step::to_json).collect::<Vec<_>>())),
         Format::Text => print(&steps),
     }
-    let something = steps.iter().any(|step| !matches!(step.what, What::Nothing | What::Orphan));
+    let nothing = |step: &Step| matches!(step.what, What::Nothing | What::Superseded | What::Orphan);
+    let something = !steps.iter().all(nothing);
     Ok(ExitCode::from(if something { CHANGES } else { 0 }))
 }
 
@@ -91,7 +92,7 @@ async fn step(
         return Ok(step);
     };
     let what = match newest.need(plan) {
-        _ if superseded && newest.digest != plan.digest => What::Superseded,
+        _ if superseded && !newest.is_current(plan) => What::Superseded,
         Need::Nothing if newest.is_current(plan) => What::Nothing,
         Need::Nothing => What::RebuildSame,
         Need::InPlace if newest.state == State::Live => What::InPlace,

@@ -75,10 +75,11 @@ async fn until_promoted(
     let (name, number) = (&generation.projection, generation.number);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?.unwrap_or(0);
-        if chosen.state == State::Building && !chosen.ready && behind > 0 {
+        let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?;
+        if let Some(behind) = behind.filter(|behind| chosen.state == State::Building && !behind.is_near()) {
             return Err(Failure::failed(format!(
-                "generation {number} of `{name}` has not caught up: {behind} events are missing; see `projector status`"
+                "generation {number} of `{name}` has not caught up: {} events are missing; see `projector status`",
+                behind.missing
             )));
         }
         match promotion::promote(pool, plan, generation, &settings.serve.schema).await.map_err(Failure::failed)? {
@@ -103,11 +104,19 @@ async fn until_promoted(
     }
 }
 
-pub fn drop(common: &Common, projection: &str, number: i32) -> Outcome {
+/// Drops a generation; without a number, all of the projection.
+pub fn drop(common: &Common, projection: &str, number: Option<i32>) -> Outcome {
     let settings = common.settings()?;
     runtime()?.block_on(async {
         let pool = apply::pool(&settings)?;
         let listed = of_projection(&pool, projection).await?;
+        let Some(number) = number else {
+            let taken = promotion::take_away(&pool, projection, &settings.serve.schema).await;
+            taken.map_err(Failure::refused)?;
+            pool.close().await;
+            println!("{projection}: its views and all its generations are dropped");
+            return Ok(());
+        };
         let Some(chosen) = listed.iter().find(|listed| listed.generation.number == number) else {
             let there: Vec<String> = listed.iter().map(|listed| listed.generation.number.to_string()).collect();
             let there = there.join(", ");

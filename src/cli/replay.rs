@@ -72,6 +72,7 @@ pub async fn follow(pool: &sqlx::PgPool, settings: &Settings, generation: &Gener
     loop {
         let listed = list(pool).await.map_err(Failure::failed)?;
         let state = listed.iter().find(|listed| listed.generation.id == generation.id);
+        halted(pool, generation).await?;
         let progress = Progress::of(pool, settings, generation).await?;
         rate.saw(progress.done);
         bar.set_length(progress.all.max(1) as u64);
@@ -99,8 +100,6 @@ pub async fn until_caught_up(
 ) -> Outcome {
     /// A daemon notices it within a second.
     const NOTICED: Duration = Duration::from_secs(30);
-    /// The rest of the way is gone when the two are brought to the same place.
-    const NEARLY: i64 = 1_000;
     let bar = bar()?;
     let begun = Instant::now();
     let mut rate = Rate::default();
@@ -116,12 +115,25 @@ pub async fn until_caught_up(
         bar.set_length(progress.all.max(1) as u64);
         bar.set_position(progress.done as u64);
         bar.set_message(rate.line(&progress));
+        halted(pool, generation).await?;
         let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?;
-        if behind.is_some_and(|behind| behind <= NEARLY) {
+        // The rest of the way is gone when the two are brought to the same place.
+        if behind.is_some_and(promotion::Behind::is_near) {
             bar.finish_and_clear();
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Says so when the generation stands still: nobody has to wait for it then.
+async fn halted(pool: &sqlx::PgPool, generation: &Generation) -> Outcome {
+    match status::halt(pool, generation.id).await.map_err(Failure::failed)? {
+        None => Ok(()),
+        Some(message) => Err(Failure::failed(format!(
+            "generation {} of `{}` stands still: {message}",
+            generation.number, generation.projection
+        ))),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Common, Failure, Outcome, apply, plans, runtime, start_log, stop_signal};
 use crate::config::{Settings, password};
-use crate::pipeline::{Outage, Supervisor};
+use crate::pipeline::{Outage, Politeness, Supervisor};
 use crate::plan::Plan;
 use crate::rebuild::keep_building;
 use crate::serve::serve;
@@ -43,7 +43,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
     let Some(listed) = prepare(&pool, &plans, settings, apply, &stop).await? else { return Ok(()) };
     let admin = Admin::new(&settings.kafka).map_err(Failure::refused)?;
     let mut supervisor = Supervisor::new(settings, &pool, admin, stop.clone());
-    let mut folding = Folding::new(plans);
+    let mut folding = Folding::new(plans, settings);
     folding.follow(&mut supervisor, &listed);
     if listed.iter().all(|listed| !supervisor.has(listed.generation.id)) {
         return Err(Failure::refused("there is nothing that this program can fold; see above"));
@@ -55,7 +55,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
         }
         tokio::spawn(serve(listener, readers(settings), settings.serve.clone(), stop.clone()))
     });
-    let mut look = tokio::time::interval(Duration::from_secs(1));
+    let mut look = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -112,11 +112,13 @@ pub struct Folding {
     plans: Vec<Plan>,
     /// Generations that this program cannot fold, and has said so.
     cannot: BTreeSet<i64>,
+    /// Lanes of a generation that is being built.
+    building_lanes: usize,
 }
 
 impl Folding {
-    pub fn new(plans: Vec<Plan>) -> Folding {
-        Folding { plans, cannot: BTreeSet::new() }
+    pub fn new(plans: Vec<Plan>, settings: &Settings) -> Folding {
+        Folding { plans, cannot: BTreeSet::new(), building_lanes: settings.rebuild.lanes }
     }
 
     /// Starts what is new in the catalog, and stops what is gone from it.
@@ -124,6 +126,10 @@ impl Folding {
         supervisor.keep_only(&listed.iter().map(|listed| listed.generation.id).collect());
         for listed in listed {
             let generation = &listed.generation;
+            let is_behind = matches!(listed.state, State::Building | State::Scratch) && !listed.ready;
+            if !is_behind {
+                supervisor.caught_up(generation.id);
+            }
             if supervisor.has(generation.id) || self.cannot.contains(&generation.id) {
                 continue;
             }
@@ -135,8 +141,8 @@ impl Folding {
                         generation.number,
                         listed.state.name()
                     );
-                    let max_rate = listed.max_rate.filter(|_| listed.state == State::Building && !listed.ready);
-                    supervisor.start(plan, generation.clone(), max_rate);
+                    let politeness = is_behind.then(|| Politeness::new(self.building_lanes, listed.max_rate));
+                    supervisor.start(plan, generation.clone(), politeness);
                 }
                 Err(error) => {
                     tracing::error!("{error}");
@@ -160,7 +166,7 @@ async fn prepare(
         let attempt: Result<Vec<Listed>, StoreError> = async {
             if apply {
                 for (name, applied) in apply::apply_all(pool, plans, Asked::default(), settings).await? {
-                    tracing::info!("{name}: {}", apply::describe(&name, &applied));
+                    tracing::info!("{name}: {}", apply::describe(&applied));
                 }
             } else {
                 connect::check_server(pool).await?;
@@ -200,7 +206,7 @@ fn warn_of_differences(plans: &[Plan], listed: &[Listed]) {
         let (path, name) = (&plan.path, &plan.name);
         match newest {
             None => tracing::warn!("{path}: `{name}` has not been applied yet. Apply it with: projector apply"),
-            Some(newest) if !newest.is_of(plan) => tracing::warn!(
+            Some(newest) if !newest.is_current(plan) => tracing::warn!(
                 "{path}: the definition of `{name}` differs from the catalog's, which is folded. See what would change: \
                  projector plan"
             ),

@@ -100,6 +100,8 @@ pub struct Rebuild {
     pub keep_generations: usize,
     /// Seconds for which they are kept at most.
     pub keep_for_s: u64,
+    /// Lanes of a generation that is being built, in this process.
+    pub lanes: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -186,7 +188,7 @@ impl Default for Fold {
 
 impl Default for Rebuild {
     fn default() -> Rebuild {
-        Rebuild { keep_generations: 1, keep_for_s: 86_400 }
+        Rebuild { keep_generations: 1, keep_for_s: 86_400, lanes: 1 }
     }
 }
 
@@ -238,6 +240,7 @@ impl Settings {
         word("kafka.security", &self.kafka.security, "plaintext, ssl, sasl_plaintext, sasl_ssl")?;
         let positive = [
             ("fold.lanes", self.fold.lanes as u64),
+            ("rebuild.lanes", self.rebuild.lanes as u64),
             ("fold.memory_mb", self.fold.memory_mb as u64),
             ("fold.fetch_mb", self.fold.fetch_mb as u64),
             ("fold.poison_attempts", self.fold.poison_attempts.into()),

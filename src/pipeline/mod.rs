@@ -11,12 +11,12 @@ mod message;
 mod outage;
 mod pace;
 mod partition_ends;
+mod politeness;
 mod propagator;
 mod publish;
 mod rate;
 pub mod retry;
 mod supervisor;
-mod throttle;
 
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +26,7 @@ use crate::config::Settings;
 use crate::plan::Plan;
 use crate::source::Admin;
 use crate::store::Generation;
-use throttle::Throttle;
+pub use politeness::Politeness;
 
 pub use outage::Outage;
 pub use supervisor::{Ended, Supervisor};
@@ -44,5 +44,5 @@ pub struct Running {
     /// Told when a lane has left marks.
     pub marked: Notify,
     /// Of one that is being built.
-    pub throttle: Option<Throttle>,
+    pub politeness: Option<Politeness>,
 }

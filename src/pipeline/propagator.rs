@@ -36,10 +36,8 @@ pub async fn keep_propagating(running: Arc<Running>, stop: CancellationToken) ->
             Err(error) if error.is_collision() => Duration::from_millis(5),
             Err(error) if error.kind() == ErrorKind::Transient => outage.failed(&what, &error),
             Err(error) => {
-                let halt = halted(&plan.name, &error);
-                tracing::error!("{} stands still: {} [{}]", plan.name, halt.message, halt.code);
                 stop.cancel();
-                return Some(halt);
+                return Some(halted(&plan.name, &error));
             }
         };
         tokio::select! {

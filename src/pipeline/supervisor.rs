@@ -14,13 +14,12 @@ use super::lane::Lane;
 use super::propagator::keep_propagating;
 use super::publish::publish;
 use super::retry::Retry;
-use super::throttle::Throttle;
-use super::{Outage, Running};
+use super::{Outage, Politeness, Running};
 use crate::config::Settings;
 use crate::plan::Plan;
 use crate::source::Admin;
 use crate::store::parked::retry::{Earnest, counts};
-use crate::store::partitions::{Halt, halt, is_halted, unhalt};
+use crate::store::partitions::{Halt, halt, is_gone, is_halted, unhalt};
 use crate::store::propagate::propagate;
 use crate::store::{Generation, StoreError};
 
@@ -55,6 +54,7 @@ struct Common {
 /// The tasks of one generation.
 struct Runs {
     name: String,
+    running: Arc<Running>,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -78,7 +78,7 @@ impl Supervisor {
     }
 
     /// Starts the lanes of a generation.
-    pub fn start(&mut self, plan: Plan, generation: Generation, max_rate: Option<f64>) {
+    pub fn start(&mut self, plan: Plan, generation: Generation, politeness: Option<Politeness>) {
         let Common { settings, pool, admin, stepping, stop } = &*self.common;
         let (id, name) = (generation.id, format!("{} generation {}", generation.projection, generation.number));
         let own_stop = stop.child_token();
@@ -90,14 +90,20 @@ impl Supervisor {
             admin: admin.clone(),
             stepping: stepping.clone(),
             marked: Notify::new(),
-            throttle: max_rate.map(Throttle::new),
+            politeness,
         });
         let mut tasks = Vec::new();
         if let Some(topic) = running.plan.errors.topic.clone() {
             tasks.push(tokio::spawn(publish(running.clone(), topic, own_stop.clone())));
         }
-        tasks.push(tokio::spawn(supervise(running, own_stop.clone(), self.told.clone())));
-        self.running.insert(id, Runs { name, stop: own_stop, tasks });
+        tasks.push(tokio::spawn(supervise(running.clone(), own_stop.clone(), self.told.clone())));
+        self.running.insert(id, Runs { name, running, stop: own_stop, tasks });
+    }
+
+    /// Lets a generation be folded as fast as can be: it has caught up.
+    pub fn caught_up(&self, generation: i64) {
+        let running = self.running.get(&generation);
+        running.and_then(|runs| runs.running.politeness.as_ref()).into_iter().for_each(|polite| polite.over.cancel());
     }
 
     /// Stops the lanes of all generations but these. What they have not committed is not waited for: their generation is
@@ -161,7 +167,15 @@ async fn supervise(running: Arc<Running>, stop: CancellationToken, ended: mpsc::
                 first_halt = Some(halted);
             }
         }
+        // Nobody has to be told of a generation that was dropped.
+        if first_halt.is_some() && is_gone(&running.pool, &running.generation).await.unwrap_or(false) {
+            return;
+        }
         let halted = first_halt.clone();
+        if let Some(halt) = &halted {
+            let place = halt.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
+            tracing::error!("{projection} stands still{place}: {} [{}]", halt.message, halt.code);
+        }
         // Nobody may be listening any more.
         let _ = ended.try_send(Ended { projection: projection.clone(), halt: halted });
         let Some(reason) = first_halt else { return };
@@ -218,14 +232,18 @@ async fn retry_requested(running: &Running) -> Result<(), StoreError> {
 async fn keep_running(running: Arc<Running>, at: usize, stop: CancellationToken) -> Option<Halt> {
     let name = running.plan.name.clone();
     let mut outage = Outage::default();
+    if let Some(polite) = running.politeness.as_ref().filter(|polite| at >= polite.lanes) {
+        tokio::select! {
+            () = polite.over.cancelled() => {}
+            () = stop.cancelled() => return None,
+        }
+    }
     loop {
         let started = Instant::now();
         let end = run_lane(running.clone(), at, stop.clone()).await;
         match end {
             End::Finished => return None,
             End::Halted(halt) => {
-                let place = halt.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
-                tracing::error!("{name} stands still{place}: {} [{}]", halt.message, halt.code);
                 stop.cancel();
                 return Some(halt);
             }

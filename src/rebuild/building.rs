@@ -13,12 +13,9 @@ use crate::store::generations::{self, Listed, State};
 use crate::store::promotion::{self, Promoted};
 use crate::store::{StoreError, status};
 
-/// A generation that is not farther behind than this is worth keeping the live one waiting for.
-const NEARLY: i64 = 2_000;
-
 /// Promotes generations that have caught up, and drops those that were kept for long enough.
 pub async fn keep_building(pool: sqlx::PgPool, settings: Settings, plans: Vec<Plan>, stop: CancellationToken) {
-    const EVERY: Duration = Duration::from_millis(500);
+    const EVERY: Duration = Duration::from_millis(250);
     let builder = Builder { pool, settings, plans };
     while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
         // Lanes say so when Postgres is away; what else is wrong is tried again and again, and shows in the status.
@@ -53,7 +50,7 @@ impl Builder {
         let generation = &building.generation;
         let (name, number) = (&generation.projection, generation.number);
         let behind = promotion::behind(&self.pool, plan, generation).await?;
-        if behind.is_none_or(|behind| behind > NEARLY) || !self.has_read_its_own(building, plan).await? {
+        if behind.is_none_or(|behind| !behind.is_near()) || !self.has_read_its_own(building, plan).await? {
             return Ok(());
         }
         if !building.ready {

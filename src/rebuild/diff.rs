@@ -25,7 +25,7 @@ pub async fn diff(
     (new, new_plan): (&Generation, &Plan),
     samples: i64,
 ) -> Result<Compared, StoreError> {
-    let meeting = meet(pool, old, new).await?;
+    let meeting = meet(pool, (old, old_plan), (new, new_plan)).await?;
     let mut connection = pool.acquire().await?;
     let begun = async {
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;

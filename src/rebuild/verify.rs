@@ -42,7 +42,7 @@ pub async fn repair(
     live: &Generation,
     scratch: &Generation,
 ) -> Result<Vec<(String, u64)>, StoreError> {
-    let meeting = meet(pool, live, scratch).await?;
+    let meeting = meet(pool, (live, plan), (scratch, plan)).await?;
     let mended = async {
         let mut connection = pool.acquire().await?;
         let mut transaction = connection.begin().await?;

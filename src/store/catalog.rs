@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, PgPool, SqlSafeStr};
 
 use super::error::StoreError;
-use super::generations::{self, Making, State};
+use super::generations::{self, Listed, Making, State};
 use super::sql::{ident, vouched};
 use super::upcasters::{self, Compared};
 use super::views;
@@ -33,8 +33,8 @@ pub enum Applied {
     Building(i32),
     /// Views, comments and indexes were changed; the rows are the same.
     InPlace,
-    /// A newer definition was recorded after this one. The number of the kept generation that is of it, if there is one.
-    Superseded(Option<i32>),
+    /// A newer definition was recorded after this one; what to do.
+    Superseded(String),
     Unchanged,
     /// Unchanged, and upcasters were added: events that wait for them may be retried.
     MoreUpcasters,
@@ -167,15 +167,14 @@ async fn apply_one(
                 return Ok(Ok(Applied::Unchanged));
             }
             Compared::More => {
-                generations::refresh(connection, plan, &newest.generation).await?;
-                upcasters::record(connection, plan, newest.generation.id).await?;
+                generations::give_definition(connection, plan, &newest.generation).await?;
                 return Ok(Ok(Applied::MoreUpcasters));
             }
             Compared::Changed(_) => {}
         }
-    } else if !asked.again && was_recorded(connection, plan).await? {
-        let kept = known.iter().find(|listed| listed.state == State::Kept && listed.is_of(plan));
-        return Ok(Ok(Applied::Superseded(kept.map(|listed| listed.generation.number))));
+    }
+    if !asked.again && was_recorded(connection, plan).await? {
+        return Ok(Ok(Applied::Superseded(what_to_do(plan, &known))));
     }
     if let Some(reason) = foreign_view(connection, plan, served_schema).await? {
         return Ok(Err(reason));
@@ -199,6 +198,26 @@ async fn apply_one(
     Ok(Ok(Applied::Building(generation.number)))
 }
 
+/// How to have a definition all the same that a newer one has superseded.
+fn what_to_do(plan: &Plan, known: &[Listed]) -> String {
+    let name = &plan.name;
+    let of = |state: State| known.iter().find(move |listed| listed.state == state && listed.is_current(plan));
+    let building = known.iter().find(|listed| listed.state == State::Building);
+    match (of(State::Live), building, of(State::Kept)) {
+        (Some(_), Some(building), _) => {
+            let number = building.generation.number;
+            format!(
+                "readers still see it; generation {number}, which is built, is given up with: projector drop {name} {number}"
+            )
+        }
+        (_, _, Some(kept)) => {
+            let number = kept.generation.number;
+            format!("generation {number} still has it; readers get it back with: projector rollback {name} {number}")
+        }
+        _ => "to have this one again on purpose: projector apply --again".into(),
+    }
+}
+
 /// Whether a newer definition was applied after this one.
 ///
 /// # Errors
@@ -209,8 +228,10 @@ pub async fn is_superseded(pool: &PgPool, plan: &Plan) -> Result<bool, StoreErro
 
 /// Whether the definition was recorded once, before the one that is now.
 async fn was_recorded(connection: &mut PgConnection, plan: &Plan) -> Result<bool, StoreError> {
-    let known = "SELECT EXISTS (SELECT 1 FROM projector.definitions WHERE projection = $1 AND digest = $2)";
-    Ok(sqlx::query_scalar(known).bind(&plan.name).bind(&plan.digest).fetch_one(connection).await?)
+    let known =
+        "SELECT EXISTS (SELECT 1 FROM projector.definitions WHERE projection = $1 AND digest = $2 AND upcasters = $3)";
+    let upcasters = upcasters::fingerprint(plan);
+    Ok(sqlx::query_scalar(known).bind(&plan.name).bind(&plan.digest).bind(upcasters).fetch_one(connection).await?)
 }
 
 /// A relation that is not of this projection stands where one of its views should go.
@@ -246,10 +267,24 @@ async fn collision(
         .fetch_optional(&mut *connection)
         .await?;
         if let Some(kind) = kind {
-            return Ok(Some(format!(
-                "{}: there is already a {kind} {served_schema}.{} that the projector did not make; rename one of the two",
-                plan.path, table.name
-            )));
+            let owner: Option<String> = sqlx::query_scalar(
+                "SELECT g.projection FROM projector.served s JOIN projector.generations g ON g.id = s.generation_id
+                 WHERE s.view = $1",
+            )
+            .bind(&table.name)
+            .fetch_optional(&mut *connection)
+            .await?;
+            return Ok(Some(match owner {
+                Some(owner) => format!(
+                    "{}: the view {served_schema}.{} is of the projection `{owner}`. If that is not needed any more: projector \
+                     drop {owner} --all",
+                    plan.path, table.name
+                ),
+                None => format!(
+                    "{}: there is already a {kind} {served_schema}.{} that the projector did not make; rename one of the two",
+                    plan.path, table.name
+                ),
+            }));
         }
     }
     Ok(None)

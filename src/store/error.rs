@@ -1,6 +1,7 @@
 //! What can go wrong with Postgres, classified once: kind, policy, sentence.
 
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
 
 use crate::checkpoint::Progress;
 use crate::error_kind::{ErrorKind, Reason};
@@ -55,9 +56,12 @@ pub enum StoreError {
 
 /// What Postgres says, without the line of its own source; else the error as it is.
 fn told(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(database) => database.message().to_string(),
-        None => error.to_string(),
+    let Some(database) = error.as_database_error() else { return error.to_string() };
+    let detail = database.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::detail);
+    match (database.code().as_deref(), detail) {
+        // What stands on it.
+        (Some("2BP01"), Some(detail)) => format!("{}: {detail}", database.message()),
+        _ => database.message().to_string(),
     }
 }
 

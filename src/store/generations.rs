@@ -232,17 +232,36 @@ pub(super) async fn create(
 
 async fn record_definition(connection: &mut PgConnection, plan: &Plan) -> Result<i64, StoreError> {
     let id = sqlx::query_scalar(
-        "INSERT INTO projector.definitions (projection, digest, definition, files, program_version)
-         VALUES ($1, $2, $3::jsonb, $4::jsonb, $5) RETURNING id",
+        "INSERT INTO projector.definitions (projection, digest, definition, files, program_version, upcasters)
+         VALUES ($1, $2, $3::jsonb, $4::jsonb, $5, $6) RETURNING id",
     )
     .bind(&plan.name)
     .bind(&plan.digest)
     .bind(&plan.definition)
     .bind(plan.stored())
     .bind(super::catalog::PROGRAM_VERSION)
+    .bind(upcasters::fingerprint(plan))
     .fetch_one(connection)
     .await?;
     Ok(id)
+}
+
+/// Notes that a generation is folded by this definition from now on. Its rows are as they would have been by it.
+///
+/// # Errors
+/// What Postgres says.
+pub(super) async fn give_definition(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    generation: &Generation,
+) -> Result<(), StoreError> {
+    let definition = record_definition(connection, plan).await?;
+    sqlx::query("UPDATE projector.generations SET definition_id = $2 WHERE id = $1")
+        .bind(generation.id)
+        .bind(definition)
+        .execute(&mut *connection)
+        .await?;
+    upcasters::record(connection, plan, generation.id).await
 }
 
 /// Gives a generation another definition, by which its rows are the same: its indexes and views become the new one's.
@@ -262,12 +281,7 @@ pub(super) async fn redefine(
     if let Err(reason) = views::swap(connection, new, generation, generation, served_schema).await? {
         return Ok(Err(reason));
     }
-    let definition = record_definition(connection, new).await?;
-    sqlx::query("UPDATE projector.generations SET definition_id = $2 WHERE id = $1")
-        .bind(generation.id)
-        .bind(definition)
-        .execute(connection)
-        .await?;
+    give_definition(connection, new, generation).await?;
     Ok(Ok(()))
 }
 

@@ -3,15 +3,17 @@
 //! A place is written down that neither has passed, for each partition that both read. Nobody can commit anything beyond it,
 //! and lanes that run into it go on to exactly there. It ends by itself after a while, should whoever wanted it die.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor, PgPool};
+use sqlx::{Connection, Executor, PgPool, Row};
 
 use super::commit::Generation;
 use super::error::StoreError;
 use super::marks::marks_name;
 use super::sql::vouched;
+use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 
 /// Nobody is stopped for longer.
@@ -27,8 +29,13 @@ pub struct Meeting {
 ///
 /// # Errors
 /// That they do not get there in time: nobody folds one of them, or it is far behind. Or what Postgres says.
-pub async fn meet(pool: &PgPool, one: &Generation, other: &Generation) -> Result<Meeting, StoreError> {
+pub async fn meet(
+    pool: &PgPool,
+    (one, one_plan): (&Generation, &Plan),
+    (other, other_plan): (&Generation, &Plan),
+) -> Result<Meeting, StoreError> {
     let generations = [one.id, other.id];
+    until_begun(pool, [(one, one_plan), (other, other_plan)]).await?;
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     // Locked, they cannot move while it is looked where they are.
@@ -55,6 +62,36 @@ pub async fn meet(pool: &PgPool, one: &Generation, other: &Generation) -> Result
         Err(error) => {
             meeting.end(pool).await?;
             Err(error)
+        }
+    }
+}
+
+/// Waits until each has begun with every partition that the other reads, as far as it reads the topic at all.
+async fn until_begun(pool: &PgPool, both: [(&Generation, &Plan); 2]) -> Result<(), StoreError> {
+    let deadline = Instant::now() + LONGEST / 2;
+    loop {
+        let mut known: [BTreeSet<(String, i32)>; 2] = Default::default();
+        for (known, (generation, _)) in known.iter_mut().zip(both) {
+            let rows = sqlx::query("SELECT topic, partition FROM projector.checkpoints WHERE generation_id = $1");
+            for row in rows.bind(generation.id).fetch_all(pool).await? {
+                known.insert((row.try_get(0)?, row.try_get(1)?));
+            }
+        }
+        let reads = |plan: &Plan, topic: &str| plan.sources.iter().any(|source| source.topics.matches(topic));
+        let lacks = |at: usize| {
+            let missing = known[1 - at].difference(&known[at]);
+            missing.clone().any(|(topic, _)| reads(both[at].1, topic))
+        };
+        match (0..2).find(|at| lacks(*at)) {
+            None => return Ok(()),
+            Some(at) if Instant::now() > deadline => {
+                let generation = both[at].0;
+                return Err(StoreError::Catalog(format!(
+                    "generation {} of `{}` has not begun with all partitions; does a daemon fold it?",
+                    generation.number, generation.projection
+                )));
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }

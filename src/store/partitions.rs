@@ -139,6 +139,15 @@ pub async fn is_halted(pool: &PgPool, generation: &Generation) -> Result<bool, S
     Ok(halted.bind(generation.id).fetch_one(pool).await?)
 }
 
+/// Whether the generation was dropped.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn is_gone(pool: &PgPool, generation: &Generation) -> Result<bool, StoreError> {
+    let there = "SELECT EXISTS (SELECT 1 FROM projector.generations WHERE id = $1 AND state <> 'dropped')";
+    Ok(!sqlx::query_scalar::<_, bool>(there).bind(generation.id).fetch_one(pool).await?)
+}
+
 /// Forgets what a partition waited for.
 ///
 /// # Errors

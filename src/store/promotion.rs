@@ -83,8 +83,8 @@ async fn within(
     }
     let held = hold(connection, live).await?;
     let missing = until_passed(connection, plan, generation, &held).await?;
-    if missing > 0 {
-        return Ok(Promoted::Behind(missing));
+    if missing.missing > 0 || missing.unbegun {
+        return Ok(Promoted::Behind(missing.missing));
     }
     if !plan.edges.is_empty() && !until_followed(connection, generation).await? {
         return Ok(Promoted::Behind(0));
@@ -120,13 +120,32 @@ async fn hold(connection: &mut PgConnection, live: &Listed) -> Result<Vector, St
     rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))).collect()
 }
 
-/// How many events of another's checkpoints a generation has not applied. Topics that it does not read do not count.
-async fn missing(
+/// How far a generation is behind the live one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// Events of the live one that it has not applied.
+    pub missing: i64,
+    /// Events of the live one, by offsets.
+    pub of: i64,
+    /// It has not begun with every partition that the live one reads.
+    pub unbegun: bool,
+}
+
+impl Behind {
+    /// Whether it is near enough that the live one may wait for it.
+    pub fn is_near(self) -> bool {
+        const NEAR: i64 = 2_000;
+        !self.unbegun && self.missing <= NEAR.min(self.of / 50)
+    }
+}
+
+/// How far a generation is behind another's checkpoints. Topics that it does not read do not count.
+async fn behind_of(
     connection: &mut PgConnection,
     plan: &Plan,
     generation: &Generation,
     of: &Vector,
-) -> Result<i64, StoreError> {
+) -> Result<Behind, StoreError> {
     let rows = sqlx::query("SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1")
         .bind(generation.id)
         .fetch_all(connection)
@@ -136,11 +155,15 @@ async fn missing(
         own.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
     }
     let reads = |topic: &str| plan.sources.iter().any(|source| source.topics.matches(topic));
-    let missing = of.iter().filter(|((topic, _), _)| reads(topic)).map(|(partition, next)| {
-        // A partition that it does not know yet may hold events, however far the other is.
-        own.get(partition).map_or((*next).max(1), |at| (next - at).max(0))
-    });
-    Ok(missing.sum())
+    let mut behind = Behind { missing: 0, of: 0, unbegun: false };
+    for (partition, next) in of.iter().filter(|((topic, _), _)| reads(topic)) {
+        behind.of += next;
+        match own.get(partition) {
+            Some(at) => behind.missing += (next - at).max(0),
+            None => (behind.missing, behind.unbegun) = (behind.missing + next, true),
+        }
+    }
+    Ok(behind)
 }
 
 async fn until_passed(
@@ -148,15 +171,15 @@ async fn until_passed(
     plan: &Plan,
     generation: &Generation,
     held: &Vector,
-) -> Result<i64, StoreError> {
+) -> Result<Behind, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let missing = match proof::sabotaged(Sabotage::PromoteBehind) {
-            true => 0,
-            false => missing(connection, plan, generation, held).await?,
+        let behind = match proof::sabotaged(Sabotage::PromoteBehind) {
+            true => Behind { missing: 0, of: 0, unbegun: false },
+            false => behind_of(connection, plan, generation, held).await?,
         };
-        if missing == 0 || Instant::now() > deadline {
-            return Ok(missing);
+        if behind.missing == 0 && !behind.unbegun || Instant::now() > deadline {
+            return Ok(behind);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -175,11 +198,11 @@ async fn until_followed(connection: &mut PgConnection, generation: &Generation) 
     Ok(true)
 }
 
-/// How many events of the live generation this one has still to apply. `None` when nothing is live.
+/// How far a generation is behind the live one. `None` when nothing is live.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn behind(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<Option<i64>, StoreError> {
+pub async fn behind(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<Option<Behind>, StoreError> {
     let mut connection = pool.acquire().await?;
     let rows = sqlx::query(
         "SELECT c.topic, c.partition, c.next_offset FROM projector.generations g
@@ -197,7 +220,7 @@ pub async fn behind(pool: &PgPool, plan: &Plan, generation: &Generation) -> Resu
             live.insert((topic, partition), next);
         }
     }
-    missing(&mut connection, plan, generation, &live).await.map(Some)
+    behind_of(&mut connection, plan, generation, &live).await.map(Some)
 }
 
 /// Notes that a generation has caught up, or why it is not promoted all the same.
@@ -214,6 +237,23 @@ pub async fn note(pool: &PgPool, generation: &Generation, refused: Option<&str>)
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// Takes a projection away, with its views and all its generations.
+///
+/// # Errors
+/// What Postgres says, for example that something a person made stands on one of its views.
+pub async fn take_away(pool: &PgPool, projection: &str, served_schema: &str) -> Result<(), StoreError> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    catalog::lock(&mut transaction).await?;
+    for listed in generations::list_of(&mut transaction, projection).await? {
+        if listed.state == State::Live {
+            views::hide(&mut transaction, &listed.generation, served_schema).await?;
+        }
+        generations::drop(&mut transaction, &listed.generation).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 /// Drops a generation that readers do not see.

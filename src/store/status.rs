@@ -110,9 +110,9 @@ async fn others(pool: &PgPool, projection: &str, listed: &[Listed]) -> Result<Ve
             Ok(plan) => promotion::behind(pool, &plan, &listed.generation).await?,
             Err(_) => None,
         };
-        let halt = "SELECT message FROM projector.halts WHERE generation_id = $1";
-        let halt = sqlx::query_scalar(halt).bind(id).fetch_optional(pool).await?;
-        others.push(Other { listed: listed.clone(), behind, parked_sequences: parked(pool, id).await?, halt });
+        let (parked_sequences, halt) = (parked(pool, id).await?, halt(pool, id).await?);
+        let behind = behind.map(|behind| behind.missing);
+        others.push(Other { listed: listed.clone(), behind, parked_sequences, halt });
     }
     Ok(others)
 }
@@ -166,6 +166,15 @@ async fn skipped(pool: &PgPool, generation: i64) -> Result<Vec<(String, i64)>, S
         .fetch_all(pool)
         .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Why a generation stands still, if it does.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn halt(pool: &PgPool, generation: i64) -> Result<Option<String>, StoreError> {
+    let halt = "SELECT message FROM projector.halts WHERE generation_id = $1";
+    Ok(sqlx::query_scalar(halt).bind(generation).fetch_optional(pool).await?)
 }
 
 /// How many sequences are parked in a generation.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnection;
 
 use super::error::StoreError;
@@ -28,6 +29,12 @@ fn steps(plan: &Plan) -> Steps {
         steps.extend(of_upcaster.map(|(from, step)| (format!("`{}` from {from}", upcaster.name), step.digest.clone())));
     }
     steps
+}
+
+/// What tells the upcasters of one definition from those of another.
+pub(super) fn fingerprint(plan: &Plan) -> String {
+    let text = serde_json::to_string(&steps(plan)).unwrap_or_default();
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// Notes the upcasters of a generation.

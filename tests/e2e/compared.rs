@@ -86,10 +86,11 @@ fn generations_are_compared_at_the_same_place() {
 fn rows_that_somebody_changed_are_found_and_put_right() {
     let world = world("verify");
     send(&world, 0..2_000);
-    let _daemon = world.start(&[]);
+    let daemon = world.start(&[]);
     until_counted(&world, 2_000);
     let text = says(&world, &["verify", "orders"]);
     assert!(text.contains("orders") && !text.contains("differs"), "{text}");
+    assert!(!daemon.log().contains("ERROR"), "nobody has to know that it was dropped again: {}", daemon.log());
     world.execute(
         "UPDATE \"orders@1\".orders SET total = 99 WHERE id = 'o1'; DELETE FROM \"orders@1\".orders WHERE id = 'o2';
          INSERT INTO \"orders@1\".orders (id, total) VALUES ('nobody', 1)",
@@ -106,4 +107,19 @@ fn rows_that_somebody_changed_are_found_and_put_right() {
     assert!(wrong.is_empty(), "{wrong:?}");
     let left = world.query("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'orders@%'");
     assert_eq!(left, ["{\"nspname\":\"orders@1\"}"], "what was folded for comparison is gone");
+}
+
+#[test]
+fn nothing_is_put_right_by_what_was_not_folded_yet() {
+    let world = world("few");
+    send(&world, 0..20);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 20);
+    let text = says(&world, &["verify", "orders", "--repair", "--max-rate", "10"]);
+    assert!(text.contains("nothing to put right"), "{text}");
+    assert_eq!(super::generations::counted(&world), Ok(20));
+    let text = says(&world, &["replay", "orders", "--manual"]);
+    assert!(text.contains("has caught up"), "{text}");
+    let text = says(&world, &["diff", "orders", "--fail-if", "removed > 0"]);
+    assert!(text.contains("orders"), "{text}");
 }

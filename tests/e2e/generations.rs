@@ -335,3 +335,56 @@ fn a_plan_says_what_it_takes() {
     let text = says(&world, &["status"]);
     assert!(text.contains("readers get it back with: projector rollback orders 1"), "{text}");
 }
+
+#[test]
+fn a_projection_is_taken_away_and_its_view_given_to_another() {
+    let world = world("away");
+    send(&world, 0..10);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 10);
+    std::fs::remove_file(world.projections().join("orders.yaml")).unwrap();
+    world.projection(
+        "sales.yaml",
+        "
+projection: sales
+serve: orders
+sources: { shop: { topic: TOPIC(shop), ordered_by: data.id } }
+tables:
+  orders:
+    key: { id: data.id }
+    columns: { total: bigint }
+    handlers: { shop: { Placed: { set: { total: data.total } } } }
+",
+    );
+    let (code, text) = world.output(&["apply"]);
+    assert!(code == 64 && text.contains("projector drop orders --all"), "{text}");
+    world.execute("CREATE VIEW public.dear AS SELECT id FROM views.orders");
+    let (code, text) = world.output(&["drop", "orders", "--all"]);
+    assert!(code != 0 && text.contains("view dear depends on view views.orders"), "{text}");
+    world.execute("DROP VIEW public.dear");
+    says(&world, &["drop", "orders", "--all"]);
+    says(&world, &["apply"]);
+    until_counted(&world, 10);
+    let left = world.query("SELECT nspname FROM pg_namespace WHERE nspname LIKE '%@%'");
+    assert_eq!(left, ["{\"nspname\":\"sales@1\"}"]);
+}
+
+#[test]
+fn an_older_upcaster_builds_nothing_again() {
+    let world = world("steps");
+    std::fs::create_dir(world.projections().join("upcasters")).unwrap();
+    let upcaster = |to: &str| {
+        let text = format!(
+            "upcaster: named\ntopic: TOPIC(shop)\ntype: Placed\nversion: opt(data.version)\nsteps: {{ 1: {{ move: {{ {to} }} }} }}\n"
+        );
+        world.projection("upcasters/named.yaml", &text);
+    };
+    upcaster("name: full_name");
+    world.apply();
+    upcaster("name: whole_name");
+    assert!(says(&world, &["apply"]).contains("generation 2 is built"));
+    upcaster("name: full_name");
+    let (code, text) = world.output(&["apply"]);
+    assert!(code == 64 && text.contains("projector drop orders 2"), "{text}");
+    assert_eq!(world.query("SELECT count(*)::text AS n FROM projector.generations"), ["{\"n\":\"2\"}"]);
+}

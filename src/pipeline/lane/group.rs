@@ -106,19 +106,20 @@ impl Lane {
             return Ok(());
         }
         let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
-        let still = |partition: &Partition| known.get(partition).and_then(|reached| reached.stop_at).is_some();
-        let mut over = Vec::new();
+        let mut on = Vec::new();
         for (partition, owned) in self.owned.iter_mut().filter(|(_, owned)| owned.stop_at.is_some()) {
-            if !still(partition) {
-                owned.stop_at = None;
-                over.push((partition, owned.next));
+            // It may be another place by now. What came from the old one on was not folded, and is fetched again.
+            let stop_at = known.get(partition).and_then(|reached| reached.stop_at);
+            if stop_at != owned.stop_at {
+                owned.stop_at = stop_at;
+                on.push((partition, owned.next));
             }
         }
-        if over.is_empty() {
+        if on.is_empty() {
             return Ok(());
         }
-        self.ends.moved(over.iter().map(|(partition, _)| *partition));
-        Ok(self.consumer.seek(over)?)
+        self.ends.moved(on.iter().map(|(partition, _)| *partition));
+        Ok(self.consumer.seek(on)?)
     }
 
     /// Counts the take-over, and goes carefully where others did not get on.

@@ -23,8 +23,7 @@ use replay::Replay;
 
 use super::partition_ends::{Ends, Fetched};
 use super::rate::Rate;
-use super::throttle::Throttle;
-use super::{Outage, Running};
+use super::{Outage, Politeness, Running};
 use crate::batch::Batch;
 use crate::checkpoint::Partition;
 use crate::error_kind::Reason;
@@ -199,7 +198,7 @@ impl Lane {
             return Ok(Fetched::Message);
         }
         let consumer = self.consumer.clone();
-        let rest = self.running.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.wait());
+        let rest = self.running.politeness.as_ref().map_or(Duration::ZERO, Politeness::wait);
         if !rest.is_zero() {
             // Nothing is polled, so nothing is known of the queue.
             std::thread::sleep(rest.min(Duration::from_millis(20)));
@@ -207,7 +206,7 @@ impl Lane {
         }
         match consumer.poll(wait) {
             Polled::Message(message) => {
-                self.running.throttle.iter().for_each(Throttle::passed);
+                self.running.politeness.iter().for_each(Politeness::passed);
                 self.take_in(&record_of(&message))?;
                 Ok(Fetched::Message)
             }

@@ -1,5 +1,5 @@
-//! Random projections over random events on a real Kafka, by several processes that are killed and started again, compared
-//! with the naive model. `scripts/soak` runs it for longer.
+//! Random projections over random events on a real Kafka, by several processes that are killed and started again, and built
+//! anew now and then, compared with the naive model. `scripts/soak` runs it for longer.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ fn soak(seed: u64, time: Duration) {
     let mut daemons: Vec<_> = (0..2).map(|_| world.start_applied(&[])).collect();
     let deadline = Instant::now() + time;
     let mut events = 0;
-    let mut kills = 0;
+    let (mut kills, mut rebuilds) = (0, 0);
     while Instant::now() < deadline {
         for _ in 0..1 + dice.roll(300) {
             let sent = network::event(&mut dice, events / ERA);
@@ -77,20 +77,31 @@ fn soak(seed: u64, time: Duration) {
             daemons[at] = world.start_applied(&[]);
             kills += 1;
         }
+        // What is built anew in one go shows little of what was left out. And now and then one is being built already.
+        let sabotaged = std::env::var_os("PROJECTOR_SABOTAGE").is_some();
+        if dice.roll(40) == 0 && !sabotaged && world.output(&["replay", "network", "--detach"]).0 == 0 {
+            rebuilds += 1;
+        }
     }
+    let building = "SELECT number FROM projector.generations WHERE state = 'building'";
+    world.wait("all to be built", || match world.try_query(building) {
+        Ok(rows) if rows.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     for topic in TOPICS {
         world.applied("network", topic);
     }
-    world.wait("all to be followed", || {
-        match world.try_query("SELECT count(*)::text AS n FROM \"network@1\".projector_marks") {
-            Ok(rows) if rows == ["{\"n\":\"0\"}"] => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    let live = "SELECT 'network@' || number AS s FROM projector.generations WHERE state = 'live'";
+    let live = world.query(live).remove(0).split('"').nth(3).unwrap().to_string();
+    let marks = format!("SELECT count(*)::text AS n FROM \"{live}\".projector_marks");
+    world.wait("all to be followed", || match world.try_query(&marks) {
+        Ok(rows) if rows == ["{\"n\":\"0\"}"] => Ok(()),
+        other => Err(format!("{other:?}")),
     });
     let stage = Stage::over(world, plan, model);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let differences = runtime.block_on(stage.differences());
-    println!("soak: {events} events, {kills} kills");
+    println!("soak: {events} events, {kills} kills, {rebuilds} rebuilds");
     assert!(differences.is_empty(), "seed {seed}:\n{}\n{text}", differences.join("\n"));
 }
 
