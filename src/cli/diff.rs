@@ -16,6 +16,7 @@ use crate::store::promotion;
 pub struct Diff {
     #[command(flatten)]
     common: Common,
+    /// The projection, by its name or that of one of its views.
     projection: String,
     /// The number of the generation to compare with the live one; the one that is being built, or else the newest that is
     /// kept, if nothing is said.
@@ -34,6 +35,7 @@ pub struct Diff {
 pub struct Verify {
     #[command(flatten)]
     common: Common,
+    /// The projection, by its name or that of one of its views.
     projection: String,
     /// Put right what is served.
     #[arg(long)]

@@ -11,13 +11,10 @@ use crate::store::explain::{Moment, moment};
 use crate::store::generations::{Listed, State};
 
 #[derive(Debug, Args)]
-#[command(allow_missing_positional = true)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    projection: String,
-    /// One of its views; the one of its own name, if nothing is said.
-    view: Option<String>,
+    view: String,
     /// The row's key; if it has several columns, their values in order, with commas between.
     key: String,
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -53,11 +50,10 @@ struct Asked {
 
 impl Asked {
     async fn of(pool: &sqlx::PgPool, settings: &Settings, plans: &[Plan], options: &Options) -> Result<Asked, Failure> {
-        let name = &options.projection;
-        let live = of_projection(pool, name).await?.into_iter().find(|listed| listed.state == State::Live);
-        let live = live.ok_or_else(|| Failure::refused(format!("`{name}` has no live generation")))?;
+        let view = &options.view;
+        let live = of_projection(pool, view).await?.into_iter().find(|listed| listed.state == State::Live);
+        let live = live.ok_or_else(|| Failure::refused(format!("`{view}` has no live generation")))?;
         let plan = live.plan(plans).map_err(Failure::refused)?;
-        let view = options.view.as_ref().unwrap_or(name);
         let question = Question::of(&plan, view, &options.key).map_err(Failure::refused)?;
         let row = (question.table, &question.key);
         let moment = moment(pool, &plan, &live.generation, &settings.serve.schema, row).await;

@@ -6,6 +6,7 @@ use super::{Common, Failure, Outcome, apply, plans, runtime};
 use crate::config::Settings;
 use crate::store::generations::{self, Listed, State};
 use crate::store::promotion::{self, Promoted};
+use crate::store::read::source_of;
 
 /// Which generation readers are to see.
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +32,18 @@ pub fn promote(common: &Common, projection: &str, which: Which) -> Outcome {
     })
 }
 
-/// The generations of a projection that are folded.
+/// The generations of a projection that are folded. The name of one of its views will do.
 pub async fn of_projection(pool: &sqlx::PgPool, projection: &str) -> Result<Vec<Listed>, Failure> {
     crate::store::catalog::require(pool).await.map_err(Failure::refused)?;
     let mut listed = generations::list(pool).await.map_err(Failure::failed)?;
     let known: Vec<String> = listed.iter().map(|listed| listed.generation.projection.clone()).collect();
-    listed.retain(|listed| listed.generation.projection == projection);
+    let of_view = source_of(pool, projection).await.map_err(Failure::failed)?.map(|source| source.projection);
+    let name = if known.iter().any(|known| known == projection) {
+        projection
+    } else {
+        of_view.as_deref().unwrap_or(projection)
+    };
+    listed.retain(|listed| listed.generation.projection == name);
     if listed.is_empty() {
         let near = crate::spec::diagnostic::suggest(projection, known.iter().map(String::as_str));
         let near = near.map(|near| format!("; {near}")).unwrap_or_default();

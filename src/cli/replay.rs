@@ -20,6 +20,7 @@ use crate::store::{Generation, promotion, status};
 pub struct Options {
     #[command(flatten)]
     common: Common,
+    /// The projection, by its name or that of one of its views.
     projection: String,
     /// Fold the events from this time on only, RFC 3339.
     #[arg(long, value_name = "TIME")]

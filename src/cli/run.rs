@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, Failure, Outcome, apply, plans, runtime, start_log, stop_signal};
@@ -22,14 +24,17 @@ pub fn run(common: &Common, apply: bool) -> Outcome {
     let settings = common.settings()?;
     let plans = plans(&settings.projections)?;
     start_log(&settings.log.format, &settings.log.level)?;
-    let runtime = runtime()?;
-    let outcome = runtime.block_on(daemon(&settings, plans, apply));
+    let folding = runtime()?;
+    // Readers are answered by threads of their own, however much is folded.
+    let serving = runtime()?;
+    let outcome = folding.block_on(daemon(&settings, plans, apply, &serving));
+    serving.shutdown_background();
     // Threads of lanes that were left behind do not keep the process.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    folding.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
+async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Runtime) -> Outcome {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     tokio::spawn(async move {
@@ -49,12 +54,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
         return Err(Failure::refused("there is nothing that this program can fold; see above"));
     }
     let builder = tokio::spawn(keep_building(pool.clone(), settings.clone(), folding.plans.clone(), stop.clone()));
-    let server = listener.map(|listener| {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!("serving the schema {} on http://{address}", settings.serve.schema);
-        }
-        tokio::spawn(serve(listener, readers(settings), settings.serve.clone(), stop.clone()))
-    });
+    let server = listener.map(|listener| serve_on(serving, listener, settings, &stop)).transpose()?;
     let mut look = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
@@ -84,6 +84,21 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool) -> Outcome {
     let _ = tokio::time::timeout(Duration::from_secs(2), pool.close()).await;
     tracing::info!("stopped");
     if clean { Ok(()) } else { Err(Failure::failed("stopped before everything was committed; nothing is lost")) }
+}
+
+/// Starts the endpoint on a runtime.
+fn serve_on(
+    serving: &Runtime,
+    listener: TcpListener,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("serving the schema {} on http://{address}", settings.serve.schema);
+    }
+    let _inside = serving.enter();
+    let listener = listener.into_std().and_then(TcpListener::from_std).map_err(Failure::failed)?;
+    Ok(serving.spawn(serve(listener, readers(settings), settings.serve.clone(), stop.clone())))
 }
 
 /// Binds the endpoint's address, if there is one.

@@ -113,7 +113,7 @@ fn steps(world: &World, explained: &Json) -> Vec<String> {
 #[test]
 fn events_are_told_through_joins_and_rollups() {
     let (world, _daemon) = shop("explained");
-    let order = explain(&world, &["shop", "orders", "o1"]);
+    let order = explain(&world, &["orders", "o1"]);
     let told = [
         "orders/0@0 Placed appears, customer null -> \"c1\", total null -> 10, customer_name null -> \"Ada\"",
         "people/0@1 Renamed (customers c1), customer_name \"Ada\" -> \"Ada L.\"",
@@ -125,7 +125,7 @@ fn events_are_told_through_joins_and_rollups() {
     assert_eq!(order["row"], json!({ "table": "orders", "key": "o1" }));
 
     // An order that has gone to somebody else is told of for as long as it was there.
-    let customer = explain(&world, &["shop", "customers", "c1"]);
+    let customer = explain(&world, &["customers", "c1"]);
     let told = [
         "people/0@0 Registered appears, name null -> \"Ada\", order_count null -> 0, spent null -> 0",
         "orders/0@0 Placed (orders o1), order_count 0 -> 1, spent 0 -> 10",
@@ -140,11 +140,11 @@ fn events_are_told_through_joins_and_rollups() {
         assert_eq!((&explained["parked"], &explained["notes"]), (&json!([]), &json!([])), "{explained}");
     }
 
-    let nobody = explain(&world, &["shop", "orders", "o7"]);
+    let nobody = explain(&world, &["orders", "o7"]);
     assert_eq!((&nobody["columns"], &nobody["steps"]), (&json!(null), &json!([])));
     assert_eq!(nobody["served_differs"], false, "{nobody}");
     let (code, text) = world.output(&["explain", "shop", "o1"]);
-    assert!(code == 64 && text.contains("`shop` has no view `shop`; its views are orders, customers"), "{text}");
+    assert!(code == 64 && text.contains("`shop` is no view; the views of `shop` are orders, customers"), "{text}");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_people_decided_is_told_with_the_reason() {
     happens(&world, "orders", &[bad("o1"), bad("o2")]);
     caught_up(&world);
     let place = |offset: i64| format!("{}/0@{offset}", world.topic("orders"));
-    for row in [["shop", "orders", "o1"], ["shop", "customers", "c1"]] {
+    for row in [["orders", "o1"], ["customers", "c1"]] {
         let explained = explain(&world, &row);
         let parked = &explained["parked"][0];
         assert_eq!((&parked["place"], &parked["code"]), (&json!(place(4)), &json!("wrong-value")), "{explained}");
@@ -168,13 +168,13 @@ fn what_people_decided_is_told_with_the_reason() {
     let file = file.to_str().unwrap();
     says(&world, &["dead-letters", "correct", &place(5), "--payload", file, "--reason", "a typo", "--by", "bo"]);
     let last = |view: &str, key: &str| {
-        let explained = explain(&world, &["shop", view, key]);
+        let explained = explain(&world, &[view, key]);
         assert_eq!((&explained["served_differs"], &explained["parked"]), (&json!(false), &json!([])), "{explained}");
         steps(&world, &explained).pop().unwrap()
     };
     assert_eq!(last("orders", "o1"), "orders/0@4 Repriced discarded by ada: no number");
     assert_eq!(last("orders", "o2"), "orders/0@5 Repriced corrected by bo: a typo, total 20 -> 25");
-    let (code, text) = world.output(&["explain", "shop", "orders", "o1"]);
+    let (code, text) = world.output(&["explain", "orders", "o1"]);
     let told = "   (customers c1)\n    customer_name: \"Ada\" -> \"Ada L.\"\n";
     assert!(code == 0 && text.contains(told) && text.contains("\n    discarded by ada: no number\n"), "{text}");
 }
@@ -183,17 +183,16 @@ fn what_people_decided_is_told_with_the_reason() {
 fn a_row_that_somebody_changed_is_told() {
     let (world, _daemon) = shop("handmade");
     world.execute("UPDATE \"shop@1\".orders SET total = 99 WHERE order_id = 'o1'");
-    let explained = explain(&world, &["shop", "orders", "o1"]);
+    let explained = explain(&world, &["orders", "o1"]);
     assert_eq!(explained["served_differs"], true, "{explained}");
     assert_eq!(explained["differences"], json!([{ "column": "total", "log": 15, "served": 99 }]), "{explained}");
-    let text = says(&world, &["explain", "shop", "orders", "o1"]);
+    let text = says(&world, &["explain", "orders", "o1"]);
     let told = "the served row differs: see projector verify\n    total: 15 by the log, 99 served\n";
     assert!(text.contains(told), "{text}");
     world.execute("DELETE FROM \"shop@1\".orders WHERE order_id = 'o1'");
-    assert_eq!(explain(&world, &["shop", "orders", "o1"])["served_differs"], true);
+    assert_eq!(explain(&world, &["orders", "o1"])["served_differs"], true);
 }
 
-/// The view of the projection's own name is meant when none is said.
 #[test]
 fn a_row_among_many_partitions_is_found() {
     let world = world("among");

@@ -8,13 +8,22 @@ use super::super::commit::{Outcome, settle};
 use super::super::end::End;
 use super::super::pace::Pace;
 use super::Lane;
-use crate::batch::Batch;
+use crate::batch::{Batch, Sealed};
 use crate::checkpoint::{Partition, Progress};
 use crate::error_kind::{ErrorKind, Reason};
 use crate::event::Place;
 use crate::proof;
 use crate::store::commit::checkpoints;
 use crate::store::partitions::Halt;
+
+/// Sorts a batch's rows. A large one takes its time, in which the others of this runtime would wait.
+async fn sealed(batch: Batch) -> Option<Sealed> {
+    const LARGE: usize = 1 << 20;
+    if batch.bytes < LARGE {
+        return Some(batch.seal());
+    }
+    tokio::task::spawn_blocking(|| batch.seal()).await.ok()
+}
 
 impl Lane {
     /// Hands the batch to be committed. Waits for the one before it, if that is still under way.
@@ -32,7 +41,10 @@ impl Lane {
         let (answer, receiver) = sync_channel(1);
         let running = self.running.clone();
         self.runtime.spawn(async move {
-            let outcome = settle(running, batch.seal(), rate).await;
+            let outcome = match sealed(batch).await {
+                Some(batch) => settle(running, batch, rate).await,
+                None => return,
+            };
             // The lane may be gone; the catalog knows what was committed.
             let _ = answer.send(outcome);
         });

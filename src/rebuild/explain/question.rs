@@ -24,7 +24,7 @@ impl Question {
         let Some(table) = found else {
             let views: Vec<&str> = plan.tables.iter().filter(|t| t.served).map(|t| t.name.as_str()).collect();
             return Err(format!(
-                "`{0}` has no view `{view}`; its views are {1}. Say which: projector explain {0} VIEW KEY",
+                "`{view}` is no view; the views of `{}` are {}. Say which: projector explain VIEW KEY",
                 plan.name,
                 views.join(", ")
             ));
