@@ -10,7 +10,7 @@ use crate::rebuild::diff::{Compared, diff as compare};
 use crate::rebuild::verify;
 use crate::store::compare::Difference;
 use crate::store::generations::{Listed, State};
-use crate::store::promotion;
+use crate::store::{meeting, promotion};
 
 #[derive(Debug, Args)]
 pub struct Diff {
@@ -149,11 +149,12 @@ pub fn verify(options: &Verify) -> Outcome {
             return Err(Failure::refused(format!("`{}` has no live generation", options.projection)));
         };
         let plan = live.plan(&plans).map_err(Failure::refused)?;
-        let scratch = verify::begin(&pool, &plan, options.max_rate).await.map_err(Failure::failed)?;
+        let scratch = verify::begin(&pool, &plan, live, options.max_rate).await.map_err(Failure::refused)?;
         let outcome = tokio::select! {
             outcome = verified(&pool, &settings, options, &plan, live, &scratch) => outcome,
-            () = super::stop_signal() => Err(Failure::failed("stopped; nothing was changed")),
+            () = super::stop_signal() => Err(Failure::failed("stopped")),
         };
+        meeting::release(&pool, &[live.generation.id]).await.map_err(Failure::failed)?;
         // Whatever came of it: nobody needs it any more.
         promotion::drop(&pool, &scratch).await.map_err(Failure::failed)?;
         pool.close().await;

@@ -52,7 +52,10 @@ pub fn plan(common: &Common, format: Format) -> Result<ExitCode, Failure> {
         let pool = apply::pool(&settings)?;
         connect::check_server(&pool).await.map_err(Failure::failed)?;
         // A database without a catalog has nothing.
-        let known = catalog::require(&pool).await.is_ok();
+        let known = catalog::catalog_exists(&pool).await.map_err(Failure::failed)?;
+        if known {
+            catalog::require(&pool).await.map_err(Failure::refused)?;
+        }
         let listed = if known { generations::list(&pool).await.map_err(Failure::failed)? } else { Vec::new() };
         let mut steps = Vec::new();
         for plan in &plans {

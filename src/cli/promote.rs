@@ -83,9 +83,9 @@ async fn until_promoted(
     let deadline = Instant::now() + PATIENCE;
     loop {
         let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?;
-        if let Some(behind) = behind.filter(|behind| chosen.state == State::Building && !behind.is_near()) {
+        if let Some(behind) = behind.filter(|behind| !behind.is_near()) {
             return Err(Failure::failed(format!(
-                "generation {number} of `{name}` has not caught up: {} events are missing; see `projector status`",
+                "generation {number} of `{name}` is not where the live one is: {} events are missing; see `projector status`",
                 behind.missing
             )));
         }

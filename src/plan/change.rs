@@ -36,10 +36,26 @@ impl std::fmt::Display for Change {
 
 /// The differences between two definitions as [`super::Plan::definition`] has them.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {
-    let read = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     let mut found = Vec::new();
-    compare(&mut Vec::new(), &read(old), &read(new), &mut found);
+    compare(&mut Vec::new(), &value_of(old), &value_of(new), &mut found);
     found
+}
+
+fn value_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
+}
+
+/// Whether what both have stands in the same order: bits and slots of rows are given out by it.
+fn same_order(old: &Value, new: &Value) -> bool {
+    match (old, new) {
+        (Value::Object(before), Value::Object(after)) => {
+            let common = before.keys().filter(|name| after.contains_key(*name));
+            common.clone().eq(after.keys().filter(|name| before.contains_key(*name)))
+                && common.into_iter().all(|name| same_order(&before[name], &after[name]))
+        }
+        (Value::Array(before), Value::Array(after)) => before.iter().zip(after).all(|(old, new)| same_order(old, new)),
+        _ => true,
+    }
 }
 
 fn compare(path: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Change>) {
@@ -82,7 +98,13 @@ pub fn need(old: &str, new: &str) -> Need {
     let same_form = is_alone(old) == is_alone(new);
     match changes.as_slice() {
         [] => Need::Nothing,
-        changes if same_form && changes.iter().all(|change| in_place(change, old, new, is_alone(old))) => Need::InPlace,
+        changes
+            if same_form
+                && same_order(&value_of(old), &value_of(new))
+                && changes.iter().all(|change| in_place(change, old, new, is_alone(old))) =>
+        {
+            Need::InPlace
+        }
         _ => Need::Rebuild,
     }
 }
@@ -97,21 +119,33 @@ fn in_place(change: &Change, old: &str, new: &str, alone: bool) -> bool {
     };
     match in_table {
         ["description" | "sql"] => in_table.len() == in_part.len(),
-        ["indexes" | "show", ..] | ["flags", ..] => true,
+        ["indexes" | "show", ..] => true,
+        ["flags", ..] => {
+            !handlers_read_rows(change, in_table.len(), old) && !handlers_read_rows(change, in_table.len(), new)
+        }
         ["columns", _, "description" | "hidden"] => true,
         ["columns", _, ..] => {
             // A column that is generated, before and after.
             let column = &change.path[..change.path.len() - (in_table.len() - 2)];
             let generated = |definition: &str| {
-                let definition: Value = serde_json::from_str(definition).unwrap_or(Value::Null);
+                let definition = value_of(definition);
                 let root = if definition.is_array() { by_name(definition.as_array()?) } else { definition };
                 let column = column.iter().try_fold(&root, |value, name| value.get(name))?;
                 Some(column.get("generated").is_some())
             };
-            generated(old) != Some(false) && generated(new) != Some(false)
+            let read = |definition| handlers_read_rows(change, in_table.len(), definition);
+            generated(old) != Some(false) && generated(new) != Some(false) && !read(old) && !read(new)
         }
         _ => false,
     }
+}
+
+/// Whether handlers of the table that a change is in read its rows, and with them perhaps what is generated.
+fn handlers_read_rows(change: &Change, in_table: usize, definition: &str) -> bool {
+    let definition = value_of(definition);
+    let root = definition.as_array().map_or(definition.clone(), |parts| by_name(parts));
+    let table = change.path[..change.path.len() - in_table].iter().try_fold(&root, |value, name| value.get(name));
+    table.and_then(|table| table.get("handlers")).is_some_and(|handlers| handlers.to_string().contains("row."))
 }
 
 #[cfg(test)]
@@ -143,6 +177,14 @@ mod tests {
         assert_eq!(changed(r#""add":{"n":"1"}"#, r#""add":{"n":"2"}"#), Need::Rebuild);
         assert_eq!(changed("bigint", "integer"), Need::Rebuild);
         assert_eq!(changed(r#","generated":"row.n > 1""#, ""), Need::Rebuild);
+        // Handlers may read what is generated.
+        let reading = OLD.replace(r#""add":{"n":"1"}"#, r#""when":"row.g","add":{"n":"1"}"#);
+        assert_eq!(need(&reading, &reading.replace("row.n > 1", "row.n > 2")), Need::Rebuild);
+        // The order of sources is that of bits in the rows.
+        let two = OLD.replace(r#""handlers":{"s""#, r#""handlers":{"r":{"B":{"create":true}},"s""#);
+        let turned = r#"{"projection":"a","columns":{"n":{"type":"bigint"},"g":{"type":"bool","generated":"row.n > 1"}},
+            "show":"row.n > 0","handlers":{"s":{"A":{"add":{"n":"1"}}},"r":{"B":{"create":true}}}}"#;
+        assert_eq!(need(&two, turned), Need::Rebuild);
         // A column of that name is no description.
         assert_eq!(changed(r#""n":{"type""#, r#""description":{"type":"text"},"n":{"type""#), Need::Rebuild);
         assert_eq!(need(OLD, &format!("[{OLD}]")), Need::Rebuild);

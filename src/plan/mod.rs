@@ -67,6 +67,18 @@ pub struct Plan {
     pub digest: String,
 }
 
+impl Plan {
+    /// Whether events of a topic are folded.
+    pub fn reads(&self, topic: &str) -> bool {
+        self.sources.iter().any(|source| source.topics.matches(topic))
+    }
+
+    /// Whether a source begins at the end of its topic: what is built by it has none of the past events.
+    pub fn begins_late(&self) -> bool {
+        self.sources.iter().any(|source| source.start == Start::Latest)
+    }
+}
+
 /// A file of SQL views on top of the served tables.
 #[derive(Debug, Clone)]
 pub struct Companion {

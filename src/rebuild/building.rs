@@ -1,7 +1,7 @@
 //! What a daemon does about generations that are being built, and about those that were replaced.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +16,9 @@ use crate::store::{StoreError, status};
 /// Promotes generations that have caught up, and drops those that were kept for long enough.
 pub async fn keep_building(pool: sqlx::PgPool, settings: Settings, plans: Vec<Plan>, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_millis(250);
-    let builder = Builder { pool, settings, plans };
+    let mut builder = Builder { pool, settings, plans, rests: HashMap::new() };
     while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
-        // Lanes say so when Postgres is away; what else is wrong is tried again and again, and shows in the status.
+        // Lanes say so when Postgres is away.
         if let Err(error) = builder.look().await {
             tracing::debug!("building: {error}");
         }
@@ -29,46 +29,80 @@ struct Builder {
     pool: sqlx::PgPool,
     settings: Settings,
     plans: Vec<Plan>,
+    /// Generations whose promotion did not succeed: when it is tried again, and how long was waited last.
+    rests: HashMap<i64, (Instant, Duration)>,
 }
 
 impl Builder {
-    async fn look(&self) -> Result<(), StoreError> {
+    async fn look(&mut self) -> Result<(), StoreError> {
         let listed = generations::list(&self.pool).await?;
         for building in listed.iter().filter(|listed| listed.state == State::Building) {
+            let rests = self.rests.get(&building.generation.id).is_some_and(|(until, _)| Instant::now() < *until);
+            if rests || building.manual && building.ready {
+                continue;
+            }
             // One that this program cannot fold is another's to promote.
             let Ok(plan) = building.plan(&self.plans) else { continue };
-            self.catch_up(building, &plan).await?;
+            match self.catch_up(building, &plan).await {
+                Ok(true) => {}
+                Ok(false) => self.rest(building.generation.id),
+                Err(error) => {
+                    self.rest(building.generation.id);
+                    let generation = &building.generation;
+                    tracing::warn!("{}: generation {}: {error}", generation.projection, generation.number);
+                }
+            }
         }
         let names: BTreeSet<&str> = listed.iter().map(|listed| listed.generation.projection.as_str()).collect();
         for name in names {
-            self.forget(listed.iter().filter(|listed| listed.generation.projection == name)).await?;
+            let forgotten = self.forget(listed.iter().filter(|listed| listed.generation.projection == name)).await;
+            if let Err(error) = forgotten {
+                // Somebody still reads its tables.
+                tracing::debug!("{name}: what was kept is not dropped yet: {error}");
+            }
         }
         Ok(())
     }
 
-    async fn catch_up(&self, building: &Listed, plan: &Plan) -> Result<(), StoreError> {
+    /// An attempt keeps the live one waiting: the next is made later and later.
+    fn rest(&mut self, generation: i64) {
+        const LONGEST: Duration = Duration::from_secs(15);
+        let waited = self.rests.get(&generation).map_or(Duration::from_millis(250), |(_, waited)| *waited);
+        let wait = (waited * 2).min(LONGEST);
+        self.rests.insert(generation, (Instant::now() + wait, wait));
+    }
+
+    /// Promotes a generation that has caught up. False when that was tried and did not succeed.
+    async fn catch_up(&self, building: &Listed, plan: &Plan) -> Result<bool, StoreError> {
         let generation = &building.generation;
         let (name, number) = (&generation.projection, generation.number);
+        if status::halt(&self.pool, generation.id).await?.is_some() {
+            return Ok(true);
+        }
         let behind = promotion::behind(&self.pool, plan, generation).await?;
         if behind.is_none_or(|behind| !behind.is_near()) || !self.has_read_its_own(building, plan).await? {
-            return Ok(());
+            return Ok(true);
         }
         if !building.ready {
             tracing::info!("{name}: generation {number} has caught up");
             promotion::note(&self.pool, generation, None).await?;
         }
         if building.manual {
-            return Ok(());
+            return Ok(true);
         }
         if let Some(reason) = self.worse(generation.id, name).await? {
-            return self.refuse(building, &reason).await;
+            self.refuse(building, &reason).await?;
+            return Ok(false);
         }
         match promotion::promote(&self.pool, plan, generation, &self.settings.serve.schema).await? {
-            Promoted::Done => tracing::info!("{name}: readers see generation {number}"),
+            Promoted::Done => {
+                tracing::info!("{name}: readers see generation {number}");
+                return Ok(true);
+            }
             Promoted::Behind(_) | Promoted::Busy => {}
             Promoted::Refused(reason) => self.refuse(building, &reason).await?,
         }
-        Ok(())
+        Ok(false)
     }
 
     async fn refuse(&self, building: &Listed, reason: &str) -> Result<(), StoreError> {

@@ -5,16 +5,24 @@ use sqlx::{Connection, PgPool};
 use super::diff::{Compared, diff};
 use crate::plan::Plan;
 use crate::store::compare::mend;
-use crate::store::generations::{Making, State};
+use crate::store::generations::{Listed, Making, State};
 use crate::store::meeting::meet;
+use crate::store::parked::same_letters;
 use crate::store::{Generation, StoreError, promotion};
 
 /// Begins to fold all of a projection's history again, into tables that nobody sees.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn begin(pool: &PgPool, plan: &Plan, max_rate: Option<f64>) -> Result<Generation, StoreError> {
-    promotion::begin(pool, plan, Making { max_rate, ..Making::plain(State::Scratch) }).await
+pub async fn begin(pool: &PgPool, plan: &Plan, live: &Listed, max_rate: Option<f64>) -> Result<Generation, StoreError> {
+    if plan.begins_late() {
+        return Err(StoreError::Catalog(format!(
+            "a source of `{}` starts at `latest`: nobody knows with which events its rows began, so that they cannot be verified",
+            plan.name
+        )));
+    }
+    let making = Making { max_rate, history_from: live.history_from, ..Making::plain(State::Scratch) };
+    promotion::begin(pool, plan, making).await
 }
 
 /// How what is served differs from what was folded again.
@@ -48,6 +56,7 @@ pub async fn repair(
         let mut transaction = connection.begin().await?;
         // Even if the meeting is over by its time, nobody moves until the rows are right.
         meeting.hold(&mut transaction).await?;
+        same_letters(&mut transaction, live, scratch).await?;
         let mended = mend(&mut transaction, plan, (live, scratch)).await?;
         transaction.commit().await?;
         Ok::<_, StoreError>(mended)

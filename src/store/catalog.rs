@@ -85,7 +85,11 @@ fn version_number(version: &str) -> Vec<u64> {
     version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
 }
 
-async fn catalog_exists(pool: &PgPool) -> Result<bool, StoreError> {
+/// Whether there is a catalog at all.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn catalog_exists(pool: &PgPool) -> Result<bool, StoreError> {
     Ok(sqlx::query_scalar("SELECT to_regclass('projector.program') IS NOT NULL").fetch_one(pool).await?)
 }
 
@@ -173,7 +177,9 @@ async fn apply_one(
             Compared::Changed(_) => {}
         }
     }
-    if !asked.again && was_recorded(connection, plan).await? {
+    // Of the same definition another version of the program makes other rows: that is no older deployment.
+    let by_another = building.or(live).is_some_and(|newest| newest.digest == plan.digest && !newest.is_of(plan));
+    if !asked.again && !by_another && was_recorded(connection, plan).await? {
         return Ok(Ok(Applied::Superseded(what_to_do(plan, &known))));
     }
     if let Some(reason) = foreign_view(connection, plan, served_schema).await? {
@@ -182,18 +188,24 @@ async fn apply_one(
     if let (None, Some(live)) = (building, live.filter(|live| live.need(plan) == Need::InPlace)) {
         // Its views are in use.
         connection.execute("SET LOCAL lock_timeout = '5s'").await?;
-        return match live.plan(&[]) {
-            Ok(old) => {
-                let redefined = generations::redefine(connection, &old, plan, &live.generation, served_schema).await?;
-                Ok(redefined.map(|()| Applied::InPlace).map_err(|reason| format!("{}: {reason}", plan.path)))
+        let old = live.plan(&[])?;
+        let mut attempt = connection.begin().await?;
+        let redefined = generations::redefine(&mut attempt, &old, plan, &live.generation, served_schema).await?;
+        return Ok(match redefined {
+            Ok(()) => {
+                attempt.commit().await?;
+                Ok(Applied::InPlace)
             }
-            Err(error) => Ok(Err(error.to_string())),
-        };
+            Err(reason) => {
+                attempt.rollback().await?;
+                Err(format!("{}: {reason}", plan.path))
+            }
+        });
     }
     if let Some(building) = building {
         generations::drop(connection, &building.generation).await?;
     }
-    let making = Making { manual: asked.manual, ..Making::plain(State::Building) };
+    let making = Making { manual: asked.manual || plan.begins_late(), ..Making::plain(State::Building) };
     let generation = generations::create(connection, plan, making).await?;
     Ok(Ok(Applied::Building(generation.number)))
 }
@@ -252,7 +264,7 @@ async fn foreign_view(
 }
 
 /// A relation of a person's stands where a view should go.
-async fn collision(
+pub(super) async fn collision(
     connection: &mut PgConnection,
     plan: &Plan,
     served_schema: &str,
@@ -298,5 +310,14 @@ pub async fn require(pool: &PgPool) -> Result<(), StoreError> {
     if !catalog_exists(pool).await? {
         return Err(StoreError::Catalog("the database has no catalog yet. Make it with: projector apply".into()));
     }
-    refuse_if_too_old(pool).await
+    refuse_if_too_old(pool).await?;
+    let there: Option<i64> =
+        sqlx::query_scalar("SELECT max(version) FROM projector.migrations").fetch_one(pool).await?;
+    let newest = MIGRATIONS.iter().map(|(version, ..)| *version).max();
+    if there < newest {
+        return Err(StoreError::Catalog(
+            "the catalog is of an older program. Bring it up to date with: projector apply".into(),
+        ));
+    }
+    Ok(())
 }

@@ -127,9 +127,16 @@ impl Listed {
 
     /// What it takes to get from its definition to another one.
     pub fn need(&self, plan: &Plan) -> Need {
-        match self.digest == plan.digest {
-            true => Need::Nothing,
-            false => need(&self.definition, &plan.definition),
+        if self.digest == plan.digest {
+            return Need::Nothing;
+        }
+        // Postgres keeps the definition without the order of its words; its files have it.
+        let kept = self.files.as_deref().and_then(|files| Plan::from_stored(files).ok());
+        let as_now =
+            self.semantics_version == SEMANTICS_VERSION && !matches!(self.upcasters_of(plan), Compared::Changed(_));
+        match kept {
+            Some(kept) if as_now => need(&kept.definition, &plan.definition),
+            _ => Need::Rebuild,
         }
     }
 
@@ -153,7 +160,7 @@ impl Listed {
         let cannot = |why: String| {
             StoreError::Catalog(format!(
                 "generation {number} of `{projection}` was made by another version of the program, and this one cannot fold it \
-                 ({why}). A new one is built by: projector replay {projection}"
+                 ({why}). A new one is built by: projector apply"
             ))
         };
         if self.semantics_version != SEMANTICS_VERSION {
@@ -349,6 +356,11 @@ pub(super) async fn refresh(
 /// # Errors
 /// What Postgres says.
 pub(super) async fn drop(connection: &mut PgConnection, generation: &Generation) -> Result<(), StoreError> {
+    // In the order in which lanes lock them.
+    sqlx::query("SELECT 1 FROM projector.checkpoints WHERE generation_id = $1 ORDER BY topic, partition FOR UPDATE")
+        .bind(generation.id)
+        .execute(&mut *connection)
+        .await?;
     // Lanes that still fold it find no checkpoint to move, before their tables go.
     for table in
         ["checkpoints", "topics", "halts", "unhandled", "dead_letters", "parked_rows", "skipped", "served", "relations"]

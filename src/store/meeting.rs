@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor, PgPool, Row};
+use sqlx::{Connection, Executor, PgPool, Postgres, Row, Transaction};
 
 use super::commit::Generation;
 use super::error::StoreError;
@@ -23,6 +23,53 @@ pub const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Meeting {
     generations: [i64; 2],
+    /// Holds the projection's place of meeting: there is one at a time.
+    alone: Transaction<'static, Postgres>,
+}
+
+/// Class of the advisory lock; the projection's name is the other half.
+const PLACE: i32 = 0x7072_6703;
+
+/// # Errors
+/// That another one is under way.
+async fn alone(pool: &PgPool, projection: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
+    let mut alone = pool.begin().await?;
+    let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, hashtext($2))")
+        .bind(PLACE)
+        .bind(projection)
+        .fetch_one(&mut *alone)
+        .await?;
+    match free {
+        true => Ok(alone),
+        false => Err(StoreError::Catalog(format!(
+            "generations of `{projection}` are being compared by somebody else; try again when that is done"
+        ))),
+    }
+}
+
+/// Checkpoints in the order in which lanes lock them, too.
+const LOCKED: &str = "SELECT 1 FROM projector.checkpoints WHERE generation_id = ANY($1)
+    ORDER BY generation_id, topic, partition FOR UPDATE";
+
+/// By how many offsets two generations are apart, in partitions that both read.
+const APART: &str = "SELECT sum(abs(a.next_offset - b.next_offset))::bigint FROM projector.checkpoints a
+    JOIN projector.checkpoints b USING (topic, partition) WHERE a.generation_id = $1 AND b.generation_id = $2";
+
+/// Lets generations go on that were stopped.
+///
+/// # Errors
+/// What Postgres says; they go on by themselves then, after a while.
+pub async fn release(pool: &PgPool, generations: &[i64]) -> Result<(), StoreError> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(LOCKED).bind(generations).execute(&mut *transaction).await?;
+    sqlx::query(
+        "UPDATE projector.checkpoints SET stop_at = NULL, stop_until = NULL
+         WHERE generation_id = ANY($1) AND stop_at IS NOT NULL",
+    )
+    .bind(generations)
+    .execute(&mut *transaction)
+    .await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Brings two generations to the same place.
@@ -35,14 +82,12 @@ pub async fn meet(
     (other, other_plan): (&Generation, &Plan),
 ) -> Result<Meeting, StoreError> {
     let generations = [one.id, other.id];
+    let alone = alone(pool, &one.projection).await?;
     until_begun(pool, [(one, one_plan), (other, other_plan)]).await?;
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     // Locked, they cannot move while it is looked where they are.
-    sqlx::query("SELECT 1 FROM projector.checkpoints WHERE generation_id = ANY($1) ORDER BY generation_id, topic, partition FOR UPDATE")
-        .bind(generations)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(LOCKED).bind(generations).execute(&mut *transaction).await?;
     if !proof::sabotaged(Sabotage::MeetingPlace) {
         sqlx::query(
             "UPDATE projector.checkpoints c SET stop_at = m.place, stop_until = clock_timestamp() + make_interval(secs => $2)
@@ -56,7 +101,7 @@ pub async fn meet(
         .await?;
     }
     transaction.commit().await?;
-    let meeting = Meeting { generations };
+    let meeting = Meeting { generations, alone };
     match until_met(pool, [one, other]).await {
         Ok(()) => Ok(meeting),
         Err(error) => {
@@ -77,10 +122,9 @@ async fn until_begun(pool: &PgPool, both: [(&Generation, &Plan); 2]) -> Result<(
                 known.insert((row.try_get(0)?, row.try_get(1)?));
             }
         }
-        let reads = |plan: &Plan, topic: &str| plan.sources.iter().any(|source| source.topics.matches(topic));
         let lacks = |at: usize| {
             let missing = known[1 - at].difference(&known[at]);
-            missing.clone().any(|(topic, _)| reads(both[at].1, topic))
+            missing.clone().any(|(topic, _)| both[at].1.reads(topic))
         };
         match (0..2).find(|at| lacks(*at)) {
             None => return Ok(()),
@@ -100,12 +144,8 @@ async fn until_met(pool: &PgPool, generations: [&Generation; 2]) -> Result<(), S
     let deadline = Instant::now() + LONGEST / 2;
     let ids = generations.map(|generation| generation.id);
     loop {
-        let missing: Option<i64> = sqlx::query_scalar(
-            "SELECT sum(stop_at - next_offset)::bigint FROM projector.checkpoints WHERE generation_id = ANY($1)",
-        )
-        .bind(ids)
-        .fetch_one(pool)
-        .await?;
+        let missing: Option<i64> = sqlx::query_scalar(APART).bind(ids[0]).bind(ids[1]).fetch_one(pool).await?;
+        let missing = missing.filter(|_| !proof::sabotaged(Sabotage::MeetingPlace));
         if missing.unwrap_or(0) == 0 {
             let mut followed = true;
             for generation in generations {
@@ -147,16 +187,11 @@ impl Meeting {
     /// That they have moved already, or what Postgres says.
     pub async fn hold(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         connection.execute("SET LOCAL statement_timeout = 0").await?;
-        let moved: Option<bool> = sqlx::query_scalar(
-            "SELECT bool_or(next_offset <> stop_at) FROM (
-                 SELECT next_offset, stop_at FROM projector.checkpoints WHERE generation_id = ANY($1)
-                 ORDER BY generation_id, topic, partition FOR UPDATE) AS c",
-        )
-        .bind(self.generations)
-        .fetch_one(connection)
-        .await?;
-        match moved {
-            Some(true) => Err(StoreError::Catalog("it took too long to stop both generations; try again".into())),
+        sqlx::query(LOCKED).bind(self.generations).execute(&mut *connection).await?;
+        let [one, other] = self.generations;
+        let apart: Option<i64> = sqlx::query_scalar(APART).bind(one).bind(other).fetch_one(connection).await?;
+        match apart {
+            Some(1..) => Err(StoreError::Catalog("it took too long to stop both generations; try again".into())),
             _ => Ok(()),
         }
     }
@@ -166,13 +201,7 @@ impl Meeting {
     /// # Errors
     /// What Postgres says; they go on by themselves then, after a while.
     pub async fn end(self, pool: &PgPool) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE projector.checkpoints SET stop_at = NULL, stop_until = NULL
-             WHERE generation_id = ANY($1) AND stop_at IS NOT NULL",
-        )
-        .bind(self.generations)
-        .execute(pool)
-        .await?;
-        Ok(())
+        release(pool, &self.generations).await?;
+        Ok(self.alone.rollback().await?)
     }
 }

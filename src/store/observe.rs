@@ -172,7 +172,7 @@ fn contribution(child: &Table, rollup: &Rollup, key: &Key, row: &Row) -> Result<
             Addend::Holds(condition) => one(condition.holds(&env)?),
             Addend::Value(value) => match value.eval(&env)? {
                 Value::Null => Decimal::ZERO,
-                value => value.as_decimal().ok_or_else(|| too_many_digits())?,
+                value => value.as_decimal().ok_or_else(too_many_digits)?,
             },
         })
     };

@@ -13,7 +13,7 @@ use sqlx::{Connection, Executor, PgPool, Row};
 use super::catalog;
 use super::commit::Generation;
 use super::error::StoreError;
-use super::generations::{self, Listed, State};
+use super::generations::{self, Listed, Making, State};
 use super::{propagate, views};
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
@@ -154,9 +154,8 @@ async fn behind_of(
     for row in &rows {
         own.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
     }
-    let reads = |topic: &str| plan.sources.iter().any(|source| source.topics.matches(topic));
     let mut behind = Behind { missing: 0, of: 0, unbegun: false };
-    for (partition, next) in of.iter().filter(|((topic, _), _)| reads(topic)) {
+    for (partition, next) in of.iter().filter(|((topic, _), _)| plan.reads(topic)) {
         behind.of += next;
         match own.get(partition) {
             Some(at) => behind.missing += (next - at).max(0),
@@ -263,6 +262,8 @@ pub async fn take_away(pool: &PgPool, projection: &str, served_schema: &str) -> 
 pub async fn drop(pool: &PgPool, generation: &Generation) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
+    // Whoever reads its tables for long is not to keep everybody else from the catalog.
+    transaction.execute("SET LOCAL lock_timeout = '1s'").await?;
     catalog::lock(&mut transaction).await?;
     let known = generations::list_of(&mut transaction, &generation.projection).await?;
     match known.iter().find(|listed| listed.generation.id == generation.id).map(|listed| listed.state) {
@@ -282,7 +283,7 @@ pub async fn drop(pool: &PgPool, generation: &Generation) -> Result<(), StoreErr
 ///
 /// # Errors
 /// That one is being built already, or what Postgres says.
-pub async fn begin(pool: &PgPool, plan: &Plan, making: generations::Making) -> Result<Generation, StoreError> {
+pub async fn begin(pool: &PgPool, plan: &Plan, making: Making) -> Result<Generation, StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     catalog::lock(&mut transaction).await?;
@@ -296,7 +297,8 @@ pub async fn begin(pool: &PgPool, plan: &Plan, making: generations::Making) -> R
             plan.name
         )));
     }
-    let generation = generations::create(&mut transaction, plan, making).await?;
+    let manual = making.manual || plan.begins_late();
+    let generation = generations::create(&mut transaction, plan, Making { manual, ..making }).await?;
     transaction.commit().await?;
     Ok(generation)
 }

@@ -3,6 +3,7 @@
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row};
 
+use super::catalog::collision;
 use super::commit::Generation;
 use super::companion;
 use super::error::StoreError;
@@ -34,6 +35,11 @@ pub(super) async fn swap(
         .bind(old.id)
         .fetch_all(&mut *connection)
         .await?;
+    let mut others = plan.clone();
+    others.tables.retain(|table| !served.contains(&table.name));
+    if let Some(reason) = collision(connection, &others, served_schema).await? {
+        return Ok(Err(reason));
+    }
     let mut attached = Vec::new();
     for view in served.iter().chain(&companions) {
         attached.extend(Attached::of(connection, served_schema, view).await?);
@@ -270,7 +276,15 @@ impl Attached {
             return Ok(());
         }
         let has = |column: &str| columns.iter().any(|(known, _)| known == column);
-        let mut statements = Vec::new();
+        // Default privileges may have granted what somebody had taken back.
+        let mut statements: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT format('REVOKE ALL ON %s FROM %s', $1::text,
+                 CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+             FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner",
+        )
+        .bind(&name)
+        .fetch_all(&mut *connection)
+        .await?;
         for (column, comment) in &self.comments {
             match column {
                 None if !commented => statements.push(format!("COMMENT ON VIEW {name} IS {}", literal(comment))),

@@ -266,7 +266,7 @@ fn nobody_is_sent_back_in_time() {
     says(&world, &["replay", "orders"]);
     daemon.stop();
     world.execute(
-        "UPDATE projector.checkpoints SET next_offset = next_offset - 5 FROM projector.generations g
+        "UPDATE projector.checkpoints SET next_offset = next_offset - 1 FROM projector.generations g
         WHERE g.id = generation_id AND g.state = 'kept' AND partition = 2",
     );
     let promoted = world.runtime.block_on(async {
@@ -276,7 +276,7 @@ fn nobody_is_sent_back_in_time() {
         let kept = listed.iter().find(|listed| listed.state == generations::State::Kept).unwrap();
         promote(&pool, &kept.plan(&[]).unwrap(), &kept.generation, "views").await.unwrap()
     });
-    assert_eq!(promoted, Promoted::Behind(5));
+    assert_eq!(promoted, Promoted::Behind(1));
     let sabotaged =
         world.command(&["rollback", "orders"]).env("PROJECTOR_SABOTAGE", "promote-behind").output().unwrap();
     assert!(sabotaged.status.success(), "without the step that keeps it, it is promoted: {sabotaged:?}");

@@ -176,6 +176,12 @@ impl Lane {
     /// Drops what was folded and goes on from the catalog's checkpoints.
     pub(super) fn reload(&mut self, why: &str) -> Result<(), End> {
         self.in_flight = None;
+        let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
+        let stops = |partition| known.get(partition).is_some_and(|reached| reached.stop_at.is_some());
+        if self.owned.iter().any(|(partition, owned)| owned.stop_at.is_some() || stops(partition)) {
+            // What came from a stop on was neither folded nor kept.
+            self.replay.forget();
+        }
         let at_hand = self.replay.rewind();
         self.replay.keep(matches!(self.pace, Pace::Search(_)));
         // Fetching goes on where it is, if what comes before that is kept.
@@ -184,7 +190,6 @@ impl Lane {
         self.batch = Batch::new(&self.running.plan);
         self.seen.forget_open();
         self.opened = None;
-        let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
         for (partition, owned) in &mut self.owned {
             match known.get(partition) {
                 Some(reached) => {

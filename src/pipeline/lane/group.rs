@@ -105,6 +105,9 @@ impl Lane {
         if self.owned.values().all(|owned| owned.stop_at.is_none()) {
             return Ok(());
         }
+        if self.replay.is_keeping() || !self.replay.is_empty() {
+            return self.reload("what was stopped is looked at again");
+        }
         let known = self.runtime.block_on(checkpoints(&self.running.pool, &self.running.generation))?;
         let mut on = Vec::new();
         for (partition, owned) in self.owned.iter_mut().filter(|(_, owned)| owned.stop_at.is_some()) {

@@ -61,6 +61,8 @@ pub struct Lane {
     retried: Instant,
     /// What was parked when it was looked at last.
     known_counts: BTreeMap<Partition, Counts>,
+    /// What was decided when that was looked at last.
+    decided: (i64, Option<String>),
     /// Something may be retried without anybody asking for it again.
     retry_again: bool,
     reported: Instant,
@@ -107,6 +109,7 @@ impl Lane {
             swept: now,
             retried: now,
             known_counts: BTreeMap::new(),
+            decided: (0, None),
             retry_again: false,
             reported: now,
             rate: Rate::default(),
@@ -151,6 +154,7 @@ impl Lane {
                 self.end_waits()?;
             }
             if self.retry_again || self.retried.elapsed() > RETRIES_EVERY {
+                self.follow_decisions()?;
                 self.retry_parked()?;
             }
             if self.swept.elapsed() > Duration::from_secs(self.running.settings.fold.sweep_s) {

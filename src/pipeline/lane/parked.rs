@@ -30,6 +30,20 @@ impl Lane {
         Ok(())
     }
 
+    /// Learns of decisions that were made about events still to come: another generation may have met them already.
+    pub(super) fn follow_decisions(&mut self) -> Result<(), End> {
+        let Running { pool, generation, .. } = &*self.running;
+        let decided = self.runtime.block_on(parked::decided(pool, generation))?;
+        if decided == self.decided {
+            return Ok(());
+        }
+        for (partition, owned) in &mut self.owned {
+            owned.decisions = self.runtime.block_on(parked::decisions(pool, generation, partition, owned.next))?;
+        }
+        self.decided = decided;
+        Ok(())
+    }
+
     /// Looks whether letters of the lane's partitions are to be tried again, and tries them. While nothing is parked this
     /// asks nobody.
     pub(super) fn retry_parked(&mut self) -> Result<(), End> {

@@ -244,8 +244,8 @@ pub async fn decide(pool: &PgPool, decided: &Decided<'_>) -> Result<(), StoreErr
     sqlx::query(
         "INSERT INTO projector.decisions
              (projection, topic, partition, \"offset\", topic_id, decision, payload, original, reason, decided_by)
-         VALUES ($1, $2, $3, $4, (SELECT max(t.topic_id) FROM projector.topics t JOIN projector.generations g
-             ON g.id = t.generation_id AND g.state <> 'dropped' WHERE g.projection = $1 AND t.topic = $2), $5, $6, $7, $8, $9)
+         VALUES ($1, $2, $3, $4, (SELECT t.topic_id FROM projector.topics t JOIN projector.generations g
+             ON g.id = t.generation_id AND g.state = 'live' WHERE g.projection = $1 AND t.topic = $2), $5, $6, $7, $8, $9)
          ON CONFLICT (projection, topic, partition, \"offset\") DO UPDATE SET topic_id = excluded.topic_id,
              decision = excluded.decision, payload = excluded.payload, reason = excluded.reason,
              original = COALESCE(decisions.original, excluded.original), decided_by = excluded.decided_by,

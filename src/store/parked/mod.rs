@@ -252,6 +252,15 @@ pub async fn decisions(
     rows.iter().map(|row| Ok((row.try_get(0)?, decision(row.try_get(1)?, row.try_get(2)?)))).collect()
 }
 
+/// How many decisions there are of a projection, and when the last one was made: whether there are others than before.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn decided(pool: &PgPool, generation: &Generation) -> Result<(i64, Option<String>), StoreError> {
+    let sql = "SELECT count(*), max(decided_at)::text FROM projector.decisions WHERE projection = $1";
+    Ok(sqlx::query_as(sql).bind(&generation.projection).fetch_one(pool).await?)
+}
+
 pub(super) fn decision(word: &str, payload: Option<Vec<u8>>) -> Decision {
     if word == "discard" { Decision::Discard } else { Decision::Correct { payload } }
 }
@@ -259,4 +268,36 @@ pub(super) fn decision(word: &str, payload: Option<Vec<u8>>) -> Decision {
 /// Why a letter was refused anew, as it is stored.
 pub(super) fn stored_reason(reason: &Reason) -> (&'static str, String) {
     (reason.code, storable(&reason.message))
+}
+
+/// Locks what is parked in two generations, and refuses unless it is the same: rows can be moved from the one to the other
+/// then, and a retry does afterwards what it would have done.
+///
+/// # Errors
+/// That different events are parked, or what Postgres says.
+pub async fn same_letters(
+    connection: &mut PgConnection,
+    one: &Generation,
+    other: &Generation,
+) -> Result<(), StoreError> {
+    let locked = "SELECT 1 FROM projector.dead_letters WHERE generation_id IN ($1, $2)
+        ORDER BY generation_id, topic, partition, \"offset\" FOR UPDATE";
+    sqlx::query(locked).bind(one.id).bind(other.id).execute(&mut *connection).await?;
+    let differ: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (
+             SELECT topic, partition, \"offset\" FROM projector.dead_letters WHERE generation_id IN ($1, $2)
+             GROUP BY topic, partition, \"offset\" HAVING count(*) = 1) AS d",
+    )
+    .bind(one.id)
+    .bind(other.id)
+    .fetch_one(connection)
+    .await?;
+    match differ {
+        0 => Ok(()),
+        differ => Err(StoreError::Catalog(format!(
+            "{differ} events are parked in the one and not in the other, so that rows cannot be put right one by one. Settle them \
+             with `projector dead-letters`, or build all of it anew: projector replay {}",
+            one.projection
+        ))),
+    }
 }
