@@ -8,6 +8,7 @@ use crate::store::compare::mend;
 use crate::store::generations::{Listed, Making, State};
 use crate::store::meeting::meet;
 use crate::store::parked::same_letters;
+use crate::store::status::truncated;
 use crate::store::{Generation, StoreError, promotion};
 
 /// Begins to fold all of a projection's history again, into tables that nobody sees.
@@ -50,6 +51,13 @@ pub async fn repair(
     live: &Generation,
     scratch: &Generation,
 ) -> Result<Vec<(String, u64)>, StoreError> {
+    for generation in [live, scratch] {
+        if let Some((topic, _)) = truncated(pool, generation.id).await?.first() {
+            return Err(StoreError::Catalog(format!(
+                "the early history of {topic} is gone: rows that were made of it would be taken out. Nothing was changed"
+            )));
+        }
+    }
     let meeting = meet(pool, (live, plan), (scratch, plan)).await?;
     let mended = async {
         let mut connection = pool.acquire().await?;

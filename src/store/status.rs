@@ -141,7 +141,11 @@ async fn partitions(pool: &PgPool, generation: i64) -> Result<Vec<PartitionStatu
     rows.iter().map(status).collect()
 }
 
-async fn truncated(pool: &PgPool, generation: i64) -> Result<Vec<(String, String)>, StoreError> {
+/// Topics that a generation reads although their early history is gone, with the reason given.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn truncated(pool: &PgPool, generation: i64) -> Result<Vec<(String, String)>, StoreError> {
     let rows =
         sqlx::query("SELECT topic, truncated FROM projector.topics WHERE generation_id = $1 AND truncated IS NOT NULL")
             .bind(generation)

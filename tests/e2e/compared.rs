@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value as Json;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Executor};
 
 use super::generations::{ORDERS, says, send, until_counted, world};
 use super::world::World;
@@ -122,4 +124,30 @@ fn nothing_is_put_right_by_what_was_not_folded_yet() {
     assert!(text.contains("has caught up"), "{text}");
     let text = says(&world, &["diff", "orders", "--fail-if", "removed > 0"]);
     assert!(text.contains("orders"), "{text}");
+}
+
+#[test]
+fn rows_are_put_right_only_when_nothing_else_differs() {
+    let world = world("refused");
+    send(&world, 0..20);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 20);
+    // Somebody else compares.
+    let (code, text) = world.runtime.block_on(async {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
+        let mut session = options.username("projector").database(&world.name).connect().await.unwrap();
+        session.execute("SELECT pg_advisory_lock(x'70726703'::int, hashtext('orders'))").await.unwrap();
+        world.output(&["verify", "orders"])
+    });
+    assert!(code == 1 && text.contains("being compared by somebody else"), "{text}");
+    // What is parked in the one was perhaps applied in the other.
+    world.execute(&format!(
+        "UPDATE \"orders@1\".orders SET total = 99 WHERE id = 'o1';
+         INSERT INTO projector.dead_letters (generation_id, topic, partition, \"offset\", header_names, header_values, sequences,
+             code, message, waits) VALUES (1, '{}', 0, 1, '{{}}', '{{}}', '{{}}', 'missing-field', 'made up', false)",
+        world.topic("shop")
+    ));
+    let (code, text) = world.output(&["verify", "orders", "--repair"]);
+    assert!(code == 1 && text.contains("1 events are parked in the one and not in the other"), "{text}");
+    assert_eq!(world.query("SELECT total FROM views.orders WHERE id = 'o1'"), ["{\"total\":99}"]);
 }
