@@ -52,12 +52,15 @@ impl World {
         let name = format!("{name}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers);
+        let mut producer = config.clone();
+        // Without idempotence a message that is sent again comes behind those that were sent after it.
+        producer.set("message.max.bytes", "25000000").set("enable.idempotence", "true");
         let world = World {
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap(),
             directory: tempfile::tempdir().unwrap(),
             brokers: brokers.into(),
             postgres_port,
-            producer: config.clone().set("message.max.bytes", "25000000").create().unwrap(),
+            producer: producer.create().unwrap(),
             admin: config.create().unwrap(),
             name,
         };
