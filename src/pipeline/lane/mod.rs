@@ -221,7 +221,7 @@ impl Lane {
             Polled::EndOfPartition(number) => {
                 // Of those that wait nothing is fetched.
                 let fetched = self.owned.iter().filter(|(_, owned)| owned.waits_for.is_empty());
-                self.ends.reached(number, fetched.map(|(partition, _)| partition));
+                self.ends.reached(number, fetched.map(|(partition, _)| partition), clock);
                 Ok(Fetched::Word)
             }
             Polled::NoTopic => {
@@ -271,7 +271,7 @@ impl Lane {
             Folded::Taken => {
                 self.batch.progress.read(&partition, owned.next, record.offset, record.time, owned.clock);
                 owned.next = record.offset + 1;
-                self.ends.delivered(&partition);
+                self.ends.delivered(&partition, clock);
                 self.opened.get_or_insert_with(Instant::now);
                 self.outage.over(&self.running.plan.name);
                 if self.replay.is_keeping() {
