@@ -4,13 +4,14 @@ use clap::Args;
 use comfy_table::Table;
 use serde_json::{Value as Json, json};
 
-use super::promote::of_projection;
-use super::{Common, FAILED, Failure, Format, Outcome, apply, plans, replay, runtime};
+use super::chosen::Chosen;
+use super::{Common, FAILED, Failure, Format, Outcome, replay, runtime};
+use crate::plan::Plan;
 use crate::rebuild::diff::{Compared, diff as compare};
 use crate::rebuild::verify;
 use crate::store::compare::Difference;
 use crate::store::generations::{Listed, State};
-use crate::store::{meeting, promotion};
+use crate::store::{Generation, meeting, promotion};
 
 #[derive(Debug, Args)]
 pub struct Diff {
@@ -54,8 +55,8 @@ pub struct Verify {
 #[derive(Debug, Clone)]
 struct Gate {
     text: String,
-    what: String,
-    operator: String,
+    rows: fn(&Difference) -> i64,
+    holds: fn(&i64, &i64) -> bool,
     number: i64,
 }
 
@@ -63,127 +64,107 @@ impl std::str::FromStr for Gate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Gate, String> {
-        let help = || format!("`{text}` is no condition; for example: removed > 0");
-        let mut words = text.split_whitespace();
-        let (Some(what), Some(operator), Some(number), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(help());
+        let read = || {
+            let mut words = text.split_whitespace();
+            let rows: fn(&Difference) -> i64 = match words.next()? {
+                "removed" => |view| view.removed,
+                "added" => |view| view.added,
+                "changed" => |view| view.changed,
+                _ => return None,
+            };
+            let holds = match words.next()? {
+                ">" => i64::gt,
+                ">=" => i64::ge,
+                "<" => i64::lt,
+                "<=" => i64::le,
+                "==" => i64::eq,
+                "!=" => i64::ne,
+                _ => return None,
+            };
+            let number = words.next()?.parse().ok()?;
+            words.next().is_none().then(|| Gate { text: text.into(), rows, holds, number })
         };
-        let known = matches!(what, "removed" | "added" | "changed")
-            && matches!(operator, ">" | ">=" | "<" | "<=" | "==" | "!=");
-        let number = number.parse().map_err(|_| help())?;
-        match known {
-            true => Ok(Gate { text: text.into(), what: what.into(), operator: operator.into(), number }),
-            false => Err(help()),
-        }
+        read().ok_or_else(|| format!("`{text}` is no condition; for example: removed > 0"))
     }
 }
 
 impl Gate {
-    fn holds(&self, differences: &[Difference]) -> bool {
-        let rows = differences.iter().map(|view| match self.what.as_str() {
-            "removed" => view.removed,
-            "added" => view.added,
-            _ => view.changed,
-        });
-        let rows: i64 = rows.sum();
-        match self.operator.as_str() {
-            ">" => rows > self.number,
-            ">=" => rows >= self.number,
-            "<" => rows < self.number,
-            "<=" => rows <= self.number,
-            "==" => rows == self.number,
-            _ => rows != self.number,
-        }
+    fn is_met(&self, differences: &[Difference]) -> bool {
+        (self.holds)(&differences.iter().map(self.rows).sum(), &self.number)
     }
 }
 
 pub fn diff(options: &Diff) -> Outcome {
-    let settings = options.common.settings()?;
-    let plans = if settings.projections.exists() { plans(&settings.projections)? } else { Vec::new() };
     runtime()?.block_on(async {
-        let pool = apply::pool(&settings)?;
-        let listed = of_projection(&pool, &options.projection).await?;
-        let (live, other) = choose(&listed, options)?;
-        let (old_plan, new_plan) =
-            (live.plan(&plans).map_err(Failure::refused)?, other.plan(&plans).map_err(Failure::refused)?);
+        let chosen = Chosen::find(&options.common, &options.projection).await?;
+        let (live, other) = (chosen.live()?, other(&chosen, options.generation)?);
         let (old, new) = (&live.generation, &other.generation);
-        let compared =
-            compare(&pool, (old, &old_plan), (new, &new_plan), options.samples).await.map_err(Failure::failed)?;
-        pool.close().await;
+        let (old_plan, new_plan) = (chosen.plan(live)?, chosen.plan(other)?);
+        let compared = compare(&chosen.pool, (old, &old_plan), (new, &new_plan), options.samples).await;
+        let compared = compared.map_err(Failure::failed)?;
+        chosen.pool.close().await;
         let title = format!("generation {} beside {}, which readers see", new.number, old.number);
         print(&compared, &title, options.format);
-        let failed: Vec<&str> = (options.fail_if.iter())
-            .filter(|gate| gate.holds(&compared.differences))
-            .map(|gate| gate.text.as_str())
-            .collect();
-        match failed.as_slice() {
+        let met = options.fail_if.iter().filter(|gate| gate.is_met(&compared.differences));
+        let met: Vec<&str> = met.map(|gate| gate.text.as_str()).collect();
+        match met.as_slice() {
             [] => Ok(()),
-            failed => Err(Failure::failed(format!("it is so: {}", failed.join(", ")))),
+            met => Err(Failure::failed(format!("it is so: {}", met.join(", ")))),
         }
     })
 }
 
-fn choose<'l>(listed: &'l [Listed], options: &Diff) -> Result<(&'l Listed, &'l Listed), Failure> {
-    let name = &options.projection;
-    let live = listed.iter().find(|listed| listed.state == State::Live);
-    let live = live.ok_or_else(|| Failure::refused(format!("`{name}` has no live generation")))?;
-    let newest =
-        |state: State| listed.iter().filter(|l| l.state == state).max_by_key(|listed| listed.generation.number);
-    let other = match options.generation {
-        Some(number) => listed.iter().find(|listed| listed.generation.number == number && listed.state != State::Live),
-        None => newest(State::Building).or(newest(State::Kept)),
+fn other(chosen: &Chosen, number: Option<i32>) -> Result<&Listed, Failure> {
+    let other = match number {
+        Some(number) => {
+            let of_number = |listed: &&Listed| listed.generation.number == number && listed.state != State::Live;
+            chosen.listed.iter().find(of_number)
+        }
+        None => chosen.newest(State::Building).or(chosen.newest(State::Kept)),
     };
-    let none = || Failure::refused(format!("`{name}` has no other generation to compare; see `projector status`"));
-    Ok((live, other.ok_or_else(none)?))
+    other.ok_or_else(|| {
+        let name = &chosen.name;
+        Failure::refused(format!("`{name}` has no other generation to compare; see `projector status`"))
+    })
 }
 
 pub fn verify(options: &Verify) -> Outcome {
-    let settings = options.common.settings()?;
-    let plans = if settings.projections.exists() { plans(&settings.projections)? } else { Vec::new() };
     runtime()?.block_on(async {
-        let pool = apply::pool(&settings)?;
-        let listed = of_projection(&pool, &options.projection).await?;
-        let live = listed.iter().find(|listed| listed.state == State::Live);
-        let Some(live) = live else {
-            return Err(Failure::refused(format!("`{}` has no live generation", options.projection)));
-        };
-        let plan = live.plan(&plans).map_err(Failure::refused)?;
-        let scratch = verify::begin(&pool, &plan, live, options.max_rate).await.map_err(Failure::refused)?;
+        let chosen = Chosen::find(&options.common, &options.projection).await?;
+        let (live, pool) = (chosen.live()?, &chosen.pool);
+        let plan = chosen.plan(live)?;
+        let scratch = verify::begin(pool, &plan, live, options.max_rate).await.map_err(Failure::refused)?;
         let outcome = tokio::select! {
-            outcome = verified(&pool, &settings, options, &plan, live, &scratch) => outcome,
-            () = super::stop_signal() => Err(Failure::failed("stopped")),
+            outcome = verified(&chosen, options, &plan, &live.generation, &scratch) => outcome,
+            () = super::stop_signal() => {
+                // It may have been stopped itself, to be compared.
+                meeting::release(pool, &[live.generation.id]).await.map_err(Failure::failed)?;
+                Err(Failure::failed("stopped"))
+            }
         };
-        meeting::release(&pool, &[live.generation.id]).await.map_err(Failure::failed)?;
         // Whatever came of it: nobody needs it any more.
-        promotion::drop(&pool, &scratch).await.map_err(Failure::failed)?;
+        promotion::drop_when_free(pool, &scratch).await.map_err(Failure::failed)?;
         pool.close().await;
         outcome
     })
 }
 
-async fn verified(
-    pool: &sqlx::PgPool,
-    settings: &crate::config::Settings,
-    options: &Verify,
-    plan: &crate::plan::Plan,
-    live: &Listed,
-    scratch: &crate::store::Generation,
-) -> Outcome {
-    replay::until_caught_up(pool, settings, plan, scratch).await?;
-    let old = &live.generation;
-    let compared = verify::compare(pool, plan, old, scratch, options.samples).await.map_err(Failure::failed)?;
+async fn verified(chosen: &Chosen, options: &Verify, plan: &Plan, live: &Generation, scratch: &Generation) -> Outcome {
+    let pool = &chosen.pool;
+    replay::until_near(pool, &chosen.settings, plan, scratch).await?;
+    let compared = compare(pool, (live, plan), (scratch, plan), options.samples).await.map_err(Failure::failed)?;
     print(&compared, "what the log gives beside what is served", options.format);
     let differ = |view: &Difference| view.removed + view.added + view.changed > 0;
-    if !compared.differences.iter().any(differ) && !options.repair {
-        return Ok(());
-    }
     if !options.repair {
-        return Err(Failure::told(FAILED));
+        return match compared.differences.iter().any(differ) {
+            true => Err(Failure::told(FAILED)),
+            false => Ok(()),
+        };
     }
-    let mended = verify::repair(pool, plan, old, scratch).await.map_err(Failure::failed)?;
+    // What readers do not see may be wrong, too.
+    let mended = verify::repair(pool, plan, live, scratch).await.map_err(Failure::failed)?;
     for (table, rows) in &mended {
-        println!("{table}: {rows} rows put right");
+        println!("{table}: {} put right", super::count(*rows as usize, "row"));
     }
     if mended.is_empty() {
         println!("nothing to put right");

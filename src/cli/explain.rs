@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use super::promote::of_projection;
-use super::{Common, Failure, Format, Outcome, apply, plans, runtime};
+use super::chosen::Chosen;
+use super::{Common, Failure, Format, Outcome, runtime};
 use crate::config::Settings;
 use crate::plan::Plan;
 use crate::rebuild::explain::{Changed, Explained, Question, RowName, Step, explain as told};
 use crate::store::explain::{Moment, moment};
-use crate::store::generations::{Listed, State};
+use crate::store::generations::Listed;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -22,17 +22,10 @@ pub struct Options {
 }
 
 pub fn explain(options: &Options) -> Outcome {
-    let settings = options.common.settings()?;
-    let plans = if settings.projections.exists() { plans(&settings.projections)? } else { Vec::new() };
-    let asked = runtime()?.block_on(async {
-        let pool = apply::pool(&settings)?;
-        let asked = Asked::of(&pool, &settings, &plans, options).await;
-        pool.close().await;
-        asked
-    })?;
+    let asked = runtime()?.block_on(Asked::of(options))?;
     // Kafka's client blocks; of Postgres nothing more is needed.
-    let Asked { live, plan, question, moment } = &asked;
-    let explained = told(&settings, plan, live, question, moment).map_err(Failure::failed)?;
+    let Asked { settings, live, plan, question, moment } = &asked;
+    let explained = told(settings, plan, live, question, moment).map_err(Failure::failed)?;
     match options.format {
         Format::Json => println!("{}", serde_json::to_string(&explained).map_err(Failure::failed)?),
         Format::Text => print(&explained),
@@ -42,6 +35,7 @@ pub fn explain(options: &Options) -> Outcome {
 
 /// What is to be explained, and what the catalog knows of it.
 struct Asked {
+    settings: Settings,
     live: Listed,
     plan: Plan,
     question: Question,
@@ -49,15 +43,16 @@ struct Asked {
 }
 
 impl Asked {
-    async fn of(pool: &sqlx::PgPool, settings: &Settings, plans: &[Plan], options: &Options) -> Result<Asked, Failure> {
-        let view = &options.view;
-        let live = of_projection(pool, view).await?.into_iter().find(|listed| listed.state == State::Live);
-        let live = live.ok_or_else(|| Failure::refused(format!("`{view}` has no live generation")))?;
-        let plan = live.plan(plans).map_err(Failure::refused)?;
-        let question = Question::of(&plan, view, &options.key).map_err(Failure::refused)?;
+    async fn of(options: &Options) -> Result<Asked, Failure> {
+        let chosen = Chosen::find(&options.common, &options.view).await?;
+        let live = chosen.live()?.clone();
+        let plan = chosen.plan(&live)?;
+        let question = Question::of(&plan, &options.view, &options.key).map_err(Failure::refused)?;
         let row = (question.table, &question.key);
-        let moment = moment(pool, &plan, &live.generation, &settings.serve.schema, row).await;
-        Ok(Asked { live, plan, question, moment: moment.map_err(Failure::failed)? })
+        let moment = moment(&chosen.pool, &plan, &live.generation, &chosen.settings.serve.schema, row).await;
+        let moment = moment.map_err(Failure::failed)?;
+        chosen.pool.close().await;
+        Ok(Asked { settings: chosen.settings, live, plan, question, moment })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: one file a verb.
 
 mod apply;
+mod chosen;
 mod dead_letters;
 mod demo;
 mod dev;

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Common, Failure, Outcome, apply, plans, runtime};
+use super::chosen::Chosen;
+use super::{Common, Failure, Outcome, runtime};
 use crate::config::Settings;
-use crate::store::generations::{self, Listed, State};
+use crate::plan::Plan;
+use crate::store::Generation;
+use crate::store::generations::{Listed, State};
 use crate::store::promotion::{self, Promoted};
-use crate::store::read::source_of;
 
 /// Which generation readers are to see.
 #[derive(Debug, Clone, Copy)]
@@ -18,67 +20,37 @@ pub enum Which {
 }
 
 pub fn promote(common: &Common, projection: &str, which: Which) -> Outcome {
-    let settings = common.settings()?;
-    // A projection that was taken out of the files can be promoted all the same: the catalog has its definition.
-    let plans = if settings.projections.exists() { plans(&settings.projections)? } else { Vec::new() };
     runtime()?.block_on(async {
-        let pool = apply::pool(&settings)?;
-        let listed = of_projection(&pool, projection).await?;
-        let chosen = choose(&listed, projection, which)?;
-        let plan = chosen.plan(&plans).map_err(Failure::refused)?;
-        let outcome = until_promoted(&pool, &settings, chosen, &plan).await;
-        pool.close().await;
+        let chosen = Chosen::find(common, projection).await?;
+        let listed = choose(&chosen, which)?;
+        let plan = chosen.plan(listed)?;
+        let outcome = until_promoted(&chosen.pool, &chosen.settings, &listed.generation, &plan).await;
+        chosen.pool.close().await;
         outcome
     })
 }
 
-/// The generations of a projection that are folded. The name of one of its views will do.
-pub async fn of_projection(pool: &sqlx::PgPool, projection: &str) -> Result<Vec<Listed>, Failure> {
-    crate::store::catalog::require(pool).await.map_err(Failure::refused)?;
-    let mut listed = generations::list(pool).await.map_err(Failure::failed)?;
-    let known: Vec<String> = listed.iter().map(|listed| listed.generation.projection.clone()).collect();
-    let of_view = source_of(pool, projection).await.map_err(Failure::failed)?.map(|source| source.projection);
-    let name = if known.iter().any(|known| known == projection) {
-        projection
-    } else {
-        of_view.as_deref().unwrap_or(projection)
-    };
-    listed.retain(|listed| listed.generation.projection == name);
-    if listed.is_empty() {
-        let near = crate::spec::diagnostic::suggest(projection, known.iter().map(String::as_str));
-        let near = near.map(|near| format!("; {near}")).unwrap_or_default();
-        return Err(Failure::refused(format!("the catalog has no projection `{projection}`{near}")));
-    }
-    Ok(listed)
-}
-
-fn choose<'l>(listed: &'l [Listed], projection: &str, which: Which) -> Result<&'l Listed, Failure> {
-    let has = |state: State| listed.iter().filter(move |listed| listed.state == state);
-    match which {
-        Which::Built => has(State::Building).next().ok_or_else(|| {
-            Failure::refused(format!("no generation of `{projection}` is being built; see `projector status`"))
-        }),
-        Which::Kept(None) => has(State::Kept)
-            .max_by_key(|listed| listed.generation.number)
-            .ok_or_else(|| Failure::refused(format!("no replaced generation of `{projection}` is kept"))),
-        Which::Kept(Some(number)) => {
-            has(State::Kept).find(|listed| listed.generation.number == number).ok_or_else(|| {
-                let kept: Vec<String> = has(State::Kept).map(|kept| kept.generation.number.to_string()).collect();
-                let kept = if kept.is_empty() { "none is".to_string() } else { format!("kept: {}", kept.join(", ")) };
-                Failure::refused(format!("generation {number} of `{projection}` is not kept; {kept}"))
-            })
+fn choose(chosen: &Chosen, which: Which) -> Result<&Listed, Failure> {
+    let name = &chosen.name;
+    let (found, else_said) = match which {
+        Which::Built => {
+            let none = format!("no generation of `{name}` is being built; see `projector status`");
+            (chosen.newest(State::Building), none)
         }
-    }
+        Which::Kept(None) => (chosen.newest(State::Kept), format!("no replaced generation of `{name}` is kept")),
+        Which::Kept(Some(number)) => {
+            let kept: Vec<String> =
+                chosen.of_state(State::Kept).map(|kept| kept.generation.number.to_string()).collect();
+            let kept = if kept.is_empty() { "none is".to_string() } else { format!("kept: {}", kept.join(", ")) };
+            let found = chosen.of_state(State::Kept).find(|listed| listed.generation.number == number);
+            (found, format!("generation {number} of `{name}` is not kept; {kept}"))
+        }
+    };
+    found.ok_or_else(|| Failure::refused(else_said))
 }
 
-async fn until_promoted(
-    pool: &sqlx::PgPool,
-    settings: &Settings,
-    chosen: &Listed,
-    plan: &crate::plan::Plan,
-) -> Outcome {
+async fn until_promoted(pool: &sqlx::PgPool, settings: &Settings, generation: &Generation, plan: &Plan) -> Outcome {
     const PATIENCE: Duration = Duration::from_secs(60);
-    let generation = &chosen.generation;
     let (name, number) = (&generation.projection, generation.number);
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -113,25 +85,25 @@ async fn until_promoted(
 
 /// Drops a generation; without a number, all of the projection.
 pub fn drop(common: &Common, projection: &str, number: Option<i32>) -> Outcome {
-    let settings = common.settings()?;
     runtime()?.block_on(async {
-        let pool = apply::pool(&settings)?;
-        let listed = of_projection(&pool, projection).await?;
-        let Some(number) = number else {
-            let taken = promotion::take_away(&pool, projection, &settings.serve.schema).await;
-            taken.map_err(Failure::refused)?;
-            pool.close().await;
-            println!("{projection}: its views and all its generations are dropped");
-            return Ok(());
-        };
-        let Some(chosen) = listed.iter().find(|listed| listed.generation.number == number) else {
-            let there: Vec<String> = listed.iter().map(|listed| listed.generation.number.to_string()).collect();
-            let there = there.join(", ");
-            return Err(Failure::refused(format!("`{projection}` has no generation {number}; there are {there}")));
-        };
-        promotion::drop(&pool, &chosen.generation).await.map_err(Failure::refused)?;
+        let Chosen { settings, pool, name, listed, .. } = Chosen::find(common, projection).await?;
+        match number {
+            None => {
+                let taken = promotion::take_away(&pool, &name, &settings.serve.schema).await;
+                taken.map_err(Failure::refused)?;
+                println!("{name}: its views and all its generations are dropped");
+            }
+            Some(number) => {
+                let Some(one) = listed.iter().find(|listed| listed.generation.number == number) else {
+                    let there: Vec<String> = listed.iter().map(|listed| listed.generation.number.to_string()).collect();
+                    let there = there.join(", ");
+                    return Err(Failure::refused(format!("`{name}` has no generation {number}; there are {there}")));
+                };
+                promotion::drop_when_free(&pool, &one.generation).await.map_err(Failure::refused)?;
+                println!("{name}: generation {number} is dropped");
+            }
+        }
         pool.close().await;
-        println!("{projection}: generation {number} is dropped");
         Ok(())
     })
 }

@@ -1,14 +1,15 @@
 //! `projector replay`
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::promote::of_projection;
-use super::{Common, Failure, Outcome, apply, plans, runtime};
+use super::chosen::Chosen;
+use super::{Common, Failure, Outcome, runtime};
 use crate::checkpoint::Partition;
 use crate::config::Settings;
 use crate::plan::Plan;
@@ -37,93 +38,105 @@ pub struct Options {
 }
 
 pub fn replay(options: &Options) -> Outcome {
-    let settings = options.common.settings()?;
-    let plans = if settings.projections.exists() { plans(&settings.projections)? } else { Vec::new() };
     runtime()?.block_on(async {
-        let pool = apply::pool(&settings)?;
-        let listed = of_projection(&pool, &options.projection).await?;
-        let live = listed.iter().find(|listed| listed.state == State::Live);
-        let Some(live) = live else {
-            return Err(Failure::refused(format!("`{}` has no live generation", options.projection)));
-        };
-        let plan = live.plan(&plans).map_err(Failure::refused)?;
+        let chosen = Chosen::find(&options.common, &options.projection).await?;
+        let plan = chosen.plan(chosen.live()?)?;
         let making = Making {
             state: State::Building,
             manual: options.manual,
             history_from: options.from.map(jiff::Timestamp::as_microsecond),
             max_rate: options.max_rate,
         };
-        let generation = promotion::begin(&pool, &plan, making).await.map_err(Failure::refused)?;
-        println!("{}: generation {} is built, by a daemon", options.projection, generation.number);
+        let generation = promotion::begin(&chosen.pool, &plan, making).await.map_err(Failure::refused)?;
+        println!("{}: generation {} is built, by a daemon", chosen.name, generation.number);
         let outcome = match options.detach {
             true => Ok(()),
-            false => follow(&pool, &settings, &generation).await,
+            false => until_shown(&chosen.pool, &chosen.settings, &generation).await,
         };
-        pool.close().await;
+        chosen.pool.close().await;
         outcome
     })
 }
 
 /// Shows how a generation gets on, until readers see it, or would if somebody said so.
-pub async fn follow(pool: &sqlx::PgPool, settings: &Settings, generation: &Generation) -> Outcome {
-    const EVERY: Duration = Duration::from_millis(250);
-    let bar = bar()?;
-    let mut told = Instant::now();
-    let mut rate = Rate::default();
+async fn until_shown(pool: &sqlx::PgPool, settings: &Settings, generation: &Generation) -> Outcome {
+    let mut watched = Watched::new(pool, settings, generation)?;
     loop {
         let listed = list(pool).await.map_err(Failure::failed)?;
-        let state = listed.iter().find(|listed| listed.generation.id == generation.id);
-        halted(pool, generation).await?;
-        let progress = Progress::of(pool, settings, generation).await?;
-        rate.saw(progress.done);
-        bar.set_length(progress.all.max(1) as u64);
-        bar.set_position(progress.done as u64);
-        let line = rate.line(&progress);
-        bar.set_message(line.clone());
-        if !std::io::stderr().is_terminal() && told.elapsed() > Duration::from_secs(5) {
-            eprintln!("{} of {} events, {line}", progress.done, progress.all);
-            told = Instant::now();
-        }
-        if let Some(outcome) = ended(generation, state) {
-            bar.finish_and_clear();
+        let now = listed.iter().find(|listed| listed.generation.id == generation.id);
+        watched.look().await?;
+        if let Some(outcome) = ended(generation, now) {
+            watched.bar.finish_and_clear();
             return outcome;
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-/// Shows how a generation gets on that nobody promotes, until it has caught up with the live one.
-pub async fn until_caught_up(
-    pool: &sqlx::PgPool,
-    settings: &Settings,
-    plan: &Plan,
-    generation: &Generation,
-) -> Outcome {
-    /// A daemon notices it within a second.
-    const NOTICED: Duration = Duration::from_secs(30);
-    let bar = bar()?;
+/// Shows how a generation gets on that nobody promotes, until it has nearly caught up with the live one.
+pub async fn until_near(pool: &sqlx::PgPool, settings: &Settings, plan: &Plan, generation: &Generation) -> Outcome {
+    /// A daemon begins to fold it within a second or a few.
+    const BEGUN: Duration = Duration::from_secs(30);
     let begun = Instant::now();
-    let mut rate = Rate::default();
+    let mut watched = Watched::new(pool, settings, generation)?;
     loop {
-        let progress = Progress::of(pool, settings, generation).await?;
-        if progress.done == 0 && progress.all > 0 && begun.elapsed() > NOTICED {
+        let progress = watched.look().await?;
+        if progress.done == 0 && progress.all > 0 && begun.elapsed() > BEGUN {
             return Err(Failure::failed(format!(
                 "nothing was folded within {} s; a daemon has to run (projector run)",
-                NOTICED.as_secs()
+                BEGUN.as_secs()
             )));
         }
-        rate.saw(progress.done);
-        bar.set_length(progress.all.max(1) as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(rate.line(&progress));
-        halted(pool, generation).await?;
         let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?;
-        // The rest of the way is gone when the two are brought to the same place.
         if behind.is_some_and(promotion::Behind::is_near) {
-            bar.finish_and_clear();
+            watched.bar.finish_and_clear();
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// A generation whose progress is shown: by a bar, or now and then by a line where there is no terminal.
+struct Watched<'w> {
+    pool: &'w sqlx::PgPool,
+    generation: &'w Generation,
+    consumer: Arc<Consumer>,
+    bar: ProgressBar,
+    rate: Rate,
+    told: Instant,
+}
+
+impl<'w> Watched<'w> {
+    fn new(pool: &'w sqlx::PgPool, settings: &Settings, generation: &'w Generation) -> Result<Watched<'w>, Failure> {
+        let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} events, {msg}")
+            .map_err(|error| Failure::failed(format!("no progress bar: {error}")))?;
+        let consumer = Consumer::new(&settings.kafka, &settings.fold, "projector-progress").map_err(Failure::failed)?;
+        Ok(Watched {
+            pool,
+            generation,
+            consumer: Arc::new(consumer),
+            bar: ProgressBar::new(1).with_style(style),
+            rate: Rate::default(),
+            told: Instant::now(),
+        })
+    }
+
+    async fn look(&mut self) -> Result<Progress, Failure> {
+        halted(self.pool, self.generation).await?;
+        let progress = Progress::of(self.pool, &self.consumer, self.generation).await?;
+        self.rate.saw(progress.done);
+        self.bar.set_length(progress.all.max(1) as u64);
+        self.bar.set_position(progress.done as u64);
+        let line = self.rate.line(&progress);
+        self.bar.set_message(line.clone());
+        if !std::io::stderr().is_terminal() && self.told.elapsed() > Duration::from_secs(5) {
+            eprintln!("{} of {} events, {line}", progress.done, progress.all);
+            self.told = Instant::now();
+        }
+        Ok(progress)
     }
 }
 
@@ -138,12 +151,6 @@ async fn halted(pool: &sqlx::PgPool, generation: &Generation) -> Outcome {
     }
 }
 
-fn bar() -> Result<ProgressBar, Failure> {
-    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} events, {msg}")
-        .map_err(|error| Failure::failed(format!("no progress bar: {error}")))?;
-    Ok(ProgressBar::new(1).with_style(style))
-}
-
 /// How it ended, if it has.
 fn ended(generation: &Generation, now: Option<&Listed>) -> Option<Outcome> {
     let (name, number) = (&generation.projection, generation.number);
@@ -153,11 +160,10 @@ fn ended(generation: &Generation, now: Option<&Listed>) -> Option<Outcome> {
             println!("{name}: readers see generation {number}");
             Some(Ok(()))
         }
-        Some(listed) if listed.refused.is_some() => {
-            let why = listed.refused.clone().unwrap_or_default();
+        Some(Listed { refused: Some(why), .. }) => {
             Some(Err(Failure::failed(format!("{name}: generation {number} is not promoted: {why}"))))
         }
-        Some(listed) if listed.ready && (listed.manual || listed.state == State::Scratch) => {
+        Some(listed) if listed.ready && listed.manual => {
             println!("{name}: generation {number} has caught up");
             Some(Ok(()))
         }
@@ -172,23 +178,17 @@ struct Progress {
 }
 
 impl Progress {
-    async fn of(pool: &sqlx::PgPool, settings: &Settings, generation: &Generation) -> Result<Progress, Failure> {
-        let own: BTreeMap<Partition, i64> =
-            status::offsets(pool, generation.id).await.map_err(Failure::failed)?.into_iter().collect();
-        let live: Vec<Partition> =
-            status::partitions_of_live(pool, &generation.projection).await.map_err(Failure::failed)?;
-        let settings = settings.clone();
+    async fn of(pool: &sqlx::PgPool, consumer: &Arc<Consumer>, generation: &Generation) -> Result<Progress, Failure> {
+        let own = status::offsets(pool, generation.id).await.map_err(Failure::failed)?;
+        let live = status::partitions_of_live(pool, &generation.projection).await.map_err(Failure::failed)?;
+        let consumer = consumer.clone();
         let asked = tokio::task::spawn_blocking(move || -> Result<Progress, SourceError> {
-            let consumer = Consumer::new(&settings.kafka, &settings.fold, "projector-progress")?;
             let mut progress = Progress { done: 0, all: 0 };
-            let mut partitions = live;
-            partitions.extend(own.keys().cloned());
-            partitions.sort();
-            partitions.dedup();
+            let partitions: BTreeSet<&Partition> = live.iter().chain(own.keys()).collect();
             for partition in partitions {
-                let offsets = consumer.offsets(&partition)?;
+                let offsets = consumer.offsets(partition)?;
                 progress.all += offsets.high - offsets.low;
-                progress.done += own.get(&partition).map_or(0, |next| (next - offsets.low).max(0));
+                progress.done += own.get(partition).map_or(0, |next| (next - offsets.low).max(0));
             }
             Ok(progress)
         });

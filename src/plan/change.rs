@@ -37,12 +37,24 @@ impl std::fmt::Display for Change {
 /// The differences between two definitions as [`super::Plan::definition`] has them.
 pub fn changes(old: &str, new: &str) -> Vec<Change> {
     let mut found = Vec::new();
-    compare(&mut Vec::new(), &value_of(old), &value_of(new), &mut found);
+    compare(&mut Vec::new(), &read(old), &read(new), &mut found);
     found
 }
 
-fn value_of(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or(Value::Null)
+/// A definition; of what is built as one, its parts by their names.
+fn read(text: &str) -> Value {
+    match serde_json::from_str(text).unwrap_or(Value::Null) {
+        Value::Array(parts) => {
+            let name = |part: &Value| part["projection"].as_str().unwrap_or_default().to_string();
+            Value::Object(parts.into_iter().map(|part| (name(&part), part)).collect())
+        }
+        alone => alone,
+    }
+}
+
+/// Whether a definition is of a projection by itself.
+fn is_alone(definition: &Value) -> bool {
+    definition.get("projection").is_some_and(Value::is_string)
 }
 
 /// Whether what both have stands in the same order: bits and slots of rows are given out by it.
@@ -77,75 +89,57 @@ fn compare(path: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Cha
                 path.pop();
             }
         }
-        // The parts of what is built as one, by their names.
-        (Value::Array(before), Value::Array(after)) if path.is_empty() => {
-            compare(path, &by_name(before), &by_name(after), found);
-        }
         _ => found.push(Change { path: path.clone(), old: Some(old.clone()), new: Some(new.clone()) }),
     }
 }
 
-fn by_name(parts: &[Value]) -> Value {
-    let named = parts.iter().map(|part| (part["projection"].as_str().unwrap_or_default().to_string(), part.clone()));
-    Value::Object(named.collect())
-}
-
 /// What it takes to get from one definition to another.
 pub fn need(old: &str, new: &str) -> Need {
-    let changes = changes(old, new);
-    let is_alone = |text: &str| serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
+    let (old, new) = (read(old), read(new));
+    let mut changes = Vec::new();
+    compare(&mut Vec::new(), &old, &new, &mut changes);
     // A projection that begins to share a file, or ends to, is another one.
-    let same_form = is_alone(old) == is_alone(new);
+    let same_form = is_alone(&old) == is_alone(&new) && same_order(&old, &new);
     match changes.as_slice() {
         [] => Need::Nothing,
-        changes
-            if same_form
-                && same_order(&value_of(old), &value_of(new))
-                && changes.iter().all(|change| in_place(change, old, new, is_alone(old))) =>
-        {
-            Need::InPlace
-        }
+        changes if same_form && changes.iter().all(|change| in_place(change, &old, &new)) => Need::InPlace,
         _ => Need::Rebuild,
     }
 }
 
 /// Whether no row is another for it: it is worked out when readers look.
-fn in_place(change: &Change, old: &str, new: &str, alone: bool) -> bool {
+fn in_place(change: &Change, old: &Value, new: &Value) -> bool {
     let path: Vec<&str> = change.path.iter().map(String::as_str).collect();
-    let in_part = if alone { path.as_slice() } else { path.get(1..).unwrap_or_default() };
+    let in_part = if is_alone(old) { path.as_slice() } else { path.get(1..).unwrap_or_default() };
     let in_table = match in_part {
         ["tables", _, rest @ ..] => rest,
         rest => rest,
     };
+    let table = &path[..path.len() - in_table.len()];
+    let unread = || !handlers_read_rows(old, table) && !handlers_read_rows(new, table);
     match in_table {
         ["description" | "sql"] => in_table.len() == in_part.len(),
         ["indexes" | "show", ..] => true,
-        ["flags", ..] => {
-            !handlers_read_rows(change, in_table.len(), old) && !handlers_read_rows(change, in_table.len(), new)
-        }
+        ["flags", ..] => unread(),
         ["columns", _, "description" | "hidden"] => true,
         ["columns", _, ..] => {
-            // A column that is generated, before and after.
-            let column = &change.path[..change.path.len() - (in_table.len() - 2)];
-            let generated = |definition: &str| {
-                let definition = value_of(definition);
-                let root = if definition.is_array() { by_name(definition.as_array()?) } else { definition };
-                let column = column.iter().try_fold(&root, |value, name| value.get(name))?;
-                Some(column.get("generated").is_some())
-            };
-            let read = |definition| handlers_read_rows(change, in_table.len(), definition);
-            generated(old) != Some(false) && generated(new) != Some(false) && !read(old) && !read(new)
+            // A column that is generated, before and after, or was not or is not there.
+            let column = &path[..table.len() + 2];
+            let generated = |definition| at(definition, column).is_none_or(|column| column.get("generated").is_some());
+            generated(old) && generated(new) && unread()
         }
         _ => false,
     }
 }
 
-/// Whether handlers of the table that a change is in read its rows, and with them perhaps what is generated.
-fn handlers_read_rows(change: &Change, in_table: usize, definition: &str) -> bool {
-    let definition = value_of(definition);
-    let root = definition.as_array().map_or(definition.clone(), |parts| by_name(parts));
-    let table = change.path[..change.path.len() - in_table].iter().try_fold(&root, |value, name| value.get(name));
-    table.and_then(|table| table.get("handlers")).is_some_and(|handlers| handlers.to_string().contains("row."))
+fn at<'d>(definition: &'d Value, path: &[&str]) -> Option<&'d Value> {
+    path.iter().try_fold(definition, |value, name| value.get(name))
+}
+
+/// Whether handlers of a table read its rows, and with them perhaps what is generated.
+fn handlers_read_rows(definition: &Value, table: &[&str]) -> bool {
+    let handlers = at(definition, table).and_then(|table| table.get("handlers"));
+    handlers.is_some_and(|handlers| handlers.to_string().contains("row."))
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ impl Builder {
             Topics::Named(topic) => Some(topic.clone()),
             Topics::Matching(_) => None,
         });
-        let known = own.iter().map(|(partition, _)| partition.topic.clone());
+        let known = own.keys().map(|partition| partition.topic.clone());
         let topics: BTreeSet<String> =
             named.chain(known).filter(|topic| live.iter().all(|read| read.topic != *topic)).collect();
         if topics.is_empty() {
@@ -148,7 +148,7 @@ impl Builder {
                     for number in 0..partitions {
                         let partition = Partition::new(topic.clone(), number);
                         let end = consumer.offsets(&partition)?.high;
-                        let next = own.iter().find(|(known, _)| *known == partition).map_or(0, |(_, next)| *next);
+                        let next = own.get(&partition).copied().unwrap_or(0);
                         if next < end {
                             return Ok(false);
                         }

@@ -2,7 +2,6 @@
 
 use sqlx::{Connection, PgPool};
 
-use super::diff::{Compared, diff};
 use crate::plan::Plan;
 use crate::store::compare::mend;
 use crate::store::generations::{Listed, Making, State};
@@ -24,20 +23,6 @@ pub async fn begin(pool: &PgPool, plan: &Plan, live: &Listed, max_rate: Option<f
     }
     let making = Making { max_rate, history_from: live.history_from, ..Making::plain(State::Scratch) };
     promotion::begin(pool, plan, making).await
-}
-
-/// How what is served differs from what was folded again.
-///
-/// # Errors
-/// That the two do not come to the same place, or what Postgres says.
-pub async fn compare(
-    pool: &PgPool,
-    plan: &Plan,
-    live: &Generation,
-    scratch: &Generation,
-    samples: i64,
-) -> Result<Compared, StoreError> {
-    diff(pool, (live, plan), (scratch, plan), samples).await
 }
 
 /// Puts right what is served. Nothing is folded meanwhile; readers see all of it at once. Returns how many rows of which

@@ -9,10 +9,11 @@ use sqlx::{Connection, PgPool, Row};
 
 use super::commit::Generation;
 use super::error::StoreError;
-use super::marks::marks_name;
+use super::marks::is_followed;
 use super::parked::decision;
 use super::parked::retry::ShownRow;
 use super::sql::{ident, vouched};
+use super::status::offsets;
 use super::write::Target;
 use crate::batch::Key;
 use crate::checkpoint::Partition;
@@ -71,30 +72,14 @@ pub async fn moment(
     let now = sqlx::query_scalar("SELECT (extract(epoch FROM now()) * 1000000)::bigint");
     let moment = Moment {
         now: now.fetch_one(&mut *transaction).await?,
-        checkpoints: checkpoints(&mut transaction, generation).await?,
+        checkpoints: offsets(&mut *transaction, generation.id).await?.into_iter().collect(),
         verdicts: verdicts(&mut transaction, generation).await?,
         parked: parked(&mut transaction, generation).await?,
         served: served(&mut transaction, &Target::new(plan, &generation.schema, table), served_schema, key).await?,
-        propagating: propagating(&mut transaction, plan, generation).await?,
+        propagating: !is_followed(&mut *transaction, plan, &generation.schema).await?,
     };
     transaction.rollback().await?;
     Ok(moment)
-}
-
-async fn checkpoints(
-    connection: &mut PgConnection,
-    generation: &Generation,
-) -> Result<Vec<(Partition, i64)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT topic, partition, next_offset FROM projector.checkpoints
-         WHERE generation_id = $1 ORDER BY topic, partition",
-    )
-    .bind(generation.id)
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
-        .map(|row| Ok((Partition::new(row.try_get::<String, _>(0)?, row.try_get(1)?), row.try_get(2)?)))
-        .collect()
 }
 
 /// The decisions that a lane of the generation would meet.
@@ -161,12 +146,4 @@ async fn served(
     let text: Option<String> = sqlx::query_scalar_with(vouched(sql), arguments).fetch_optional(connection).await?;
     let columns: Option<IndexMap<String, Box<RawValue>>> = text.and_then(|text| serde_json::from_str(&text).ok());
     Ok(columns.map(|columns| columns.into_iter().map(|(name, value)| (name, value.get().to_string())).collect()))
-}
-
-async fn propagating(connection: &mut PgConnection, plan: &Plan, generation: &Generation) -> Result<bool, StoreError> {
-    if plan.edges.is_empty() {
-        return Ok(false);
-    }
-    let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", marks_name(&generation.schema));
-    Ok(sqlx::query_scalar(vouched(sql)).fetch_one(connection).await?)
 }

@@ -1,9 +1,12 @@
 //! What a rebuild would cost, and whom it concerns.
 
+use std::collections::BTreeSet;
+
 use sqlx::{PgPool, Row};
 
 use super::commit::Generation;
 use super::error::StoreError;
+use super::views::standing_on;
 
 /// What is known of a generation that would be replaced.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +24,7 @@ pub struct Facts {
 /// # Errors
 /// What Postgres says.
 pub async fn facts(pool: &PgPool, generation: &Generation, served_schema: &str) -> Result<Facts, StoreError> {
+    let mut connection = pool.acquire().await?;
     let row = sqlx::query(
         "SELECT (SELECT COALESCE(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
                  WHERE c.relnamespace = to_regnamespace(quote_ident($2)) AND c.relkind = 'r'),
@@ -28,24 +32,19 @@ pub async fn facts(pool: &PgPool, generation: &Generation, served_schema: &str) 
     )
     .bind(generation.id)
     .bind(&generation.schema)
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await?;
-    let dependants = sqlx::query_scalar(
-        "WITH RECURSIVE standing (oid) AS (
-             SELECT c.oid FROM pg_class c JOIN projector.served s ON s.view = c.relname
-             WHERE s.generation_id = $1 AND c.relnamespace = to_regnamespace(quote_ident($2))
-             UNION
-             SELECT r.ev_class FROM standing s JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
-                 AND d.classid = 'pg_rewrite'::regclass JOIN pg_rewrite r ON r.oid = d.objid
-         )
-         SELECT DISTINCT format('%s.%s', n.nspname, c.relname) FROM standing s JOIN pg_class c ON c.oid = s.oid
-         JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE NOT (n.nspname = $2 AND (c.relname IN (SELECT view FROM projector.served)
-             OR c.relname IN (SELECT view FROM projector.companions))) ORDER BY 1",
-    )
-    .bind(generation.id)
-    .bind(served_schema)
-    .fetch_all(pool)
-    .await?;
+    // Views of the SQL files are made anew with ours.
+    let companions: Vec<String> =
+        sqlx::query_scalar("SELECT view FROM projector.companions").fetch_all(&mut *connection).await?;
+    let served = "SELECT view FROM projector.served WHERE generation_id = $1";
+    let served: Vec<String> = sqlx::query_scalar(served).bind(generation.id).fetch_all(&mut *connection).await?;
+    let mut dependants = BTreeSet::new();
+    for view in &served {
+        let standing = standing_on(&mut connection, served_schema, view).await?;
+        let of_people = standing.iter().filter(|one| one.schema != served_schema || !companions.contains(&one.name));
+        dependants.extend(of_people.map(|one| format!("{}.{}", one.schema, one.name)));
+    }
+    let dependants = dependants.into_iter().collect();
     Ok(Facts { bytes: row.try_get(0)?, built_in_s: row.try_get(1)?, dependants })
 }

@@ -35,13 +35,10 @@ impl State {
         }
     }
 
-    fn of(name: &str) -> State {
-        match name {
-            "building" => State::Building,
-            "live" => State::Live,
-            "kept" => State::Kept,
-            _ => State::Scratch,
-        }
+    fn of(name: &str) -> Result<State, StoreError> {
+        let all = [State::Building, State::Live, State::Kept, State::Scratch];
+        let known = all.into_iter().find(|state| state.name() == name);
+        known.ok_or_else(|| StoreError::Catalog(format!("a generation is `{name}`: a newer program made the catalog")))
     }
 }
 
@@ -84,7 +81,7 @@ fn listed(row: &PgRow) -> Result<Listed, StoreError> {
     let schema = schema_name(&projection, number);
     Ok(Listed {
         generation: Generation { id: row.try_get(0)?, projection, number, schema },
-        state: State::of(row.try_get(3)?),
+        state: State::of(row.try_get(3)?)?,
         semantics_version: row.try_get(4)?,
         digest: row.try_get(5)?,
         files: row.try_get(6)?,
@@ -351,16 +348,24 @@ pub(super) async fn refresh(
     Ok(())
 }
 
+/// Lets nobody move checkpoints before the transaction has ended. They are locked in the order in which lanes lock them.
+pub(super) async fn hold(connection: &mut PgConnection, generations: &[i64]) -> Result<(), StoreError> {
+    sqlx::query(
+        "SELECT 1 FROM projector.checkpoints WHERE generation_id = ANY($1)
+         ORDER BY generation_id, topic, partition FOR UPDATE",
+    )
+    .bind(generations)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Drops a generation with all that is kept of it. Its views have to be gone.
 ///
 /// # Errors
 /// What Postgres says.
 pub(super) async fn drop(connection: &mut PgConnection, generation: &Generation) -> Result<(), StoreError> {
-    // In the order in which lanes lock them.
-    sqlx::query("SELECT 1 FROM projector.checkpoints WHERE generation_id = $1 ORDER BY topic, partition FOR UPDATE")
-        .bind(generation.id)
-        .execute(&mut *connection)
-        .await?;
+    hold(connection, &[generation.id]).await?;
     // Lanes that still fold it find no checkpoint to move, before their tables go.
     for table in
         ["checkpoints", "topics", "halts", "unhandled", "dead_letters", "parked_rows", "skipped", "served", "relations"]

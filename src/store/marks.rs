@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{Executor, Row};
+use sqlx::{Executor, PgExecutor, Row};
 
 use super::error::StoreError;
 use super::sql::{ident, vouched};
@@ -223,6 +223,18 @@ pub async fn remove(connection: &mut PgConnection, schema: &str, taken: &[&Marke
     }
     sqlx::query(vouched(format!("DELETE FROM {name} WHERE id = ANY($1)"))).bind(ids).execute(connection).await?;
     Ok(())
+}
+
+/// Whether nothing is left to be propagated.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn is_followed(connection: impl PgExecutor<'_>, plan: &Plan, schema: &str) -> Result<bool, StoreError> {
+    if plan.edges.is_empty() {
+        return Ok(true);
+    }
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {})", marks_name(schema));
+    Ok(sqlx::query_scalar(vouched(sql)).fetch_one(connection).await?)
 }
 
 /// The marks that are there, and how many keys of which table wait since when.

@@ -3,21 +3,21 @@
 //! A place is written down that neither has passed, for each partition that both read. Nobody can commit anything beyond it,
 //! and lanes that run into it go on to exactly there. It ends by itself after a while, should whoever wanted it die.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor, PgPool, Postgres, Row, Transaction};
+use sqlx::{Connection, Executor, PgPool, Postgres, Transaction};
 
 use super::commit::Generation;
 use super::error::StoreError;
-use super::marks::marks_name;
-use super::sql::vouched;
+use super::generations::hold;
+use super::marks::is_followed;
+use super::status::offsets;
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 
 /// Nobody is stopped for longer.
-pub const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Two generations that stand still at the same place, until this is ended.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Meeting {
 /// Class of the advisory lock; the projection's name is the other half.
 const PLACE: i32 = 0x7072_6703;
 
+/// Takes the projection's place of meeting.
+///
 /// # Errors
 /// That another one is under way.
 async fn alone(pool: &PgPool, projection: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
@@ -47,10 +49,6 @@ async fn alone(pool: &PgPool, projection: &str) -> Result<Transaction<'static, P
     }
 }
 
-/// Checkpoints in the order in which lanes lock them, too.
-const LOCKED: &str = "SELECT 1 FROM projector.checkpoints WHERE generation_id = ANY($1)
-    ORDER BY generation_id, topic, partition FOR UPDATE";
-
 /// By how many offsets two generations are apart, in partitions that both read.
 const APART: &str = "SELECT sum(abs(a.next_offset - b.next_offset))::bigint FROM projector.checkpoints a
     JOIN projector.checkpoints b USING (topic, partition) WHERE a.generation_id = $1 AND b.generation_id = $2";
@@ -61,7 +59,7 @@ const APART: &str = "SELECT sum(abs(a.next_offset - b.next_offset))::bigint FROM
 /// What Postgres says; they go on by themselves then, after a while.
 pub async fn release(pool: &PgPool, generations: &[i64]) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
-    sqlx::query(LOCKED).bind(generations).execute(&mut *transaction).await?;
+    hold(&mut transaction, generations).await?;
     sqlx::query(
         "UPDATE projector.checkpoints SET stop_at = NULL, stop_until = NULL
          WHERE generation_id = ANY($1) AND stop_at IS NOT NULL",
@@ -87,7 +85,7 @@ pub async fn meet(
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     // Locked, they cannot move while it is looked where they are.
-    sqlx::query(LOCKED).bind(generations).execute(&mut *transaction).await?;
+    hold(&mut transaction, &generations).await?;
     if !proof::sabotaged(Sabotage::MeetingPlace) {
         sqlx::query(
             "UPDATE projector.checkpoints c SET stop_at = m.place, stop_until = clock_timestamp() + make_interval(secs => $2)
@@ -102,7 +100,7 @@ pub async fn meet(
     }
     transaction.commit().await?;
     let meeting = Meeting { generations, alone };
-    match until_met(pool, [one, other]).await {
+    match until_met(pool, [(one, one_plan), (other, other_plan)]).await {
         Ok(()) => Ok(meeting),
         Err(error) => {
             meeting.end(pool).await?;
@@ -115,16 +113,10 @@ pub async fn meet(
 async fn until_begun(pool: &PgPool, both: [(&Generation, &Plan); 2]) -> Result<(), StoreError> {
     let deadline = Instant::now() + LONGEST / 2;
     loop {
-        let mut known: [BTreeSet<(String, i32)>; 2] = Default::default();
-        for (known, (generation, _)) in known.iter_mut().zip(both) {
-            let rows = sqlx::query("SELECT topic, partition FROM projector.checkpoints WHERE generation_id = $1");
-            for row in rows.bind(generation.id).fetch_all(pool).await? {
-                known.insert((row.try_get(0)?, row.try_get(1)?));
-            }
-        }
+        let known = [offsets(pool, both[0].0.id).await?, offsets(pool, both[1].0.id).await?];
         let lacks = |at: usize| {
-            let missing = known[1 - at].difference(&known[at]);
-            missing.clone().any(|(topic, _)| both[at].1.reads(topic))
+            let mut missing = known[1 - at].keys().filter(|partition| !known[at].contains_key(*partition));
+            missing.any(|partition| both[at].1.reads(&partition.topic))
         };
         match (0..2).find(|at| lacks(*at)) {
             None => return Ok(()),
@@ -140,16 +132,17 @@ async fn until_begun(pool: &PgPool, both: [(&Generation, &Plan); 2]) -> Result<(
     }
 }
 
-async fn until_met(pool: &PgPool, generations: [&Generation; 2]) -> Result<(), StoreError> {
+async fn until_met(pool: &PgPool, both: [(&Generation, &Plan); 2]) -> Result<(), StoreError> {
     let deadline = Instant::now() + LONGEST / 2;
+    let generations = both.map(|(generation, _)| generation);
     let ids = generations.map(|generation| generation.id);
     loop {
         let missing: Option<i64> = sqlx::query_scalar(APART).bind(ids[0]).bind(ids[1]).fetch_one(pool).await?;
         let missing = missing.filter(|_| !proof::sabotaged(Sabotage::MeetingPlace));
         if missing.unwrap_or(0) == 0 {
             let mut followed = true;
-            for generation in generations {
-                followed &= has_followed(pool, generation).await?;
+            for (generation, plan) in both {
+                followed &= is_followed(pool, plan, &generation.schema).await?;
             }
             if followed {
                 return Ok(());
@@ -169,17 +162,6 @@ async fn until_met(pool: &PgPool, generations: [&Generation; 2]) -> Result<(), S
     }
 }
 
-/// Whether nothing is left to be propagated.
-async fn has_followed(pool: &PgPool, generation: &Generation) -> Result<bool, StoreError> {
-    let name = marks_name(&generation.schema);
-    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&name).fetch_one(pool).await?;
-    if !there {
-        return Ok(true);
-    }
-    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {name})");
-    Ok(sqlx::query_scalar(vouched(sql)).fetch_one(pool).await?)
-}
-
 impl Meeting {
     /// Lets nobody move a checkpoint before the transaction has ended, however long it takes.
     ///
@@ -187,7 +169,7 @@ impl Meeting {
     /// That they have moved already, or what Postgres says.
     pub async fn hold(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         connection.execute("SET LOCAL statement_timeout = 0").await?;
-        sqlx::query(LOCKED).bind(self.generations).execute(&mut *connection).await?;
+        hold(connection, &self.generations).await?;
         let [one, other] = self.generations;
         let apart: Option<i64> = sqlx::query_scalar(APART).bind(one).bind(other).fetch_one(connection).await?;
         match apart {

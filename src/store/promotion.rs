@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor, PgPool, Row};
+use sqlx::{Connection, Executor, PgPool};
 
 use super::catalog;
 use super::commit::Generation;
 use super::error::StoreError;
 use super::generations::{self, Listed, Making, State};
+use super::status::offsets;
 use super::{propagate, views};
+use crate::checkpoint::Partition;
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 
@@ -82,9 +84,9 @@ async fn within(
         }
     }
     let held = hold(connection, live).await?;
-    let missing = until_passed(connection, plan, generation, &held).await?;
-    if missing.missing > 0 || missing.unbegun {
-        return Ok(Promoted::Behind(missing.missing));
+    let behind = until_passed(connection, plan, generation, &held).await?;
+    if !behind.has_passed() {
+        return Ok(Promoted::Behind(behind.missing));
     }
     if !plan.edges.is_empty() && !until_followed(connection, generation).await? {
         return Ok(Promoted::Behind(0));
@@ -106,18 +108,10 @@ async fn within(
     Ok(Promoted::Done)
 }
 
-type Vector = BTreeMap<(String, i32), i64>;
-
 /// Lets nobody move the checkpoints of the live generation. Returns them.
-async fn hold(connection: &mut PgConnection, live: &Listed) -> Result<Vector, StoreError> {
-    let rows = sqlx::query(
-        "SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1
-         ORDER BY topic, partition FOR UPDATE",
-    )
-    .bind(live.generation.id)
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))).collect()
+async fn hold(connection: &mut PgConnection, live: &Listed) -> Result<BTreeMap<Partition, i64>, StoreError> {
+    generations::hold(connection, &[live.generation.id]).await?;
+    offsets(connection, live.generation.id).await
 }
 
 /// How far a generation is behind the live one.
@@ -132,6 +126,10 @@ pub struct Behind {
 }
 
 impl Behind {
+    fn has_passed(self) -> bool {
+        self.missing == 0 && !self.unbegun
+    }
+
     /// Whether it is near enough that the live one may wait for it.
     pub fn is_near(self) -> bool {
         const NEAR: i64 = 2_000;
@@ -144,18 +142,11 @@ async fn behind_of(
     connection: &mut PgConnection,
     plan: &Plan,
     generation: &Generation,
-    of: &Vector,
+    of: &BTreeMap<Partition, i64>,
 ) -> Result<Behind, StoreError> {
-    let rows = sqlx::query("SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1")
-        .bind(generation.id)
-        .fetch_all(connection)
-        .await?;
-    let mut own = Vector::new();
-    for row in &rows {
-        own.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
-    }
+    let own = offsets(connection, generation.id).await?;
     let mut behind = Behind { missing: 0, of: 0, unbegun: false };
-    for (partition, next) in of.iter().filter(|((topic, _), _)| plan.reads(topic)) {
+    for (partition, next) in of.iter().filter(|(partition, _)| plan.reads(&partition.topic)) {
         behind.of += next;
         match own.get(partition) {
             Some(at) => behind.missing += (next - at).max(0),
@@ -169,7 +160,7 @@ async fn until_passed(
     connection: &mut PgConnection,
     plan: &Plan,
     generation: &Generation,
-    held: &Vector,
+    held: &BTreeMap<Partition, i64>,
 ) -> Result<Behind, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -177,7 +168,7 @@ async fn until_passed(
             true => Behind { missing: 0, of: 0, unbegun: false },
             false => behind_of(connection, plan, generation, held).await?,
         };
-        if behind.missing == 0 && !behind.unbegun || Instant::now() > deadline {
+        if behind.has_passed() || Instant::now() > deadline {
             return Ok(behind);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -203,22 +194,11 @@ async fn until_followed(connection: &mut PgConnection, generation: &Generation) 
 /// What Postgres says.
 pub async fn behind(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<Option<Behind>, StoreError> {
     let mut connection = pool.acquire().await?;
-    let rows = sqlx::query(
-        "SELECT c.topic, c.partition, c.next_offset FROM projector.generations g
-         LEFT JOIN projector.checkpoints c ON c.generation_id = g.id WHERE g.projection = $1 AND g.state = 'live'",
-    )
-    .bind(&generation.projection)
-    .fetch_all(&mut *connection)
-    .await?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let mut live = Vector::new();
-    for row in &rows {
-        if let (Some(topic), Some(partition), Some(next)) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?) {
-            live.insert((topic, partition), next);
-        }
-    }
+    let live = "SELECT id FROM projector.generations WHERE projection = $1 AND state = 'live'";
+    let live: Option<i64> =
+        sqlx::query_scalar(live).bind(&generation.projection).fetch_optional(&mut *connection).await?;
+    let Some(live) = live else { return Ok(None) };
+    let live = offsets(&mut *connection, live).await?;
     behind_of(&mut connection, plan, generation, &live).await.map(Some)
 }
 
@@ -255,10 +235,26 @@ pub async fn take_away(pool: &PgPool, projection: &str, served_schema: &str) -> 
     Ok(transaction.commit().await?)
 }
 
+/// Drops a generation that readers do not see, waiting for those who still use its tables: in short turns, so that they do
+/// not keep everybody else from the catalog.
+///
+/// # Errors
+/// The same as [`drop`]; that they are in use for too long, too.
+pub async fn drop_when_free(pool: &PgPool, generation: &Generation) -> Result<(), StoreError> {
+    const LONGEST: Duration = Duration::from_secs(60);
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        match drop(pool, generation).await {
+            Err(error) if (error.is_lock_timeout() || error.is_collision()) && Instant::now() < deadline => {}
+            other => return other,
+        }
+    }
+}
+
 /// Drops a generation that readers do not see.
 ///
 /// # Errors
-/// What Postgres says, or that it is the live one.
+/// What Postgres says, or that it is the live one. A lock timeout, when its tables are in use.
 pub async fn drop(pool: &PgPool, generation: &Generation) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;

@@ -1,6 +1,8 @@
 //! What the catalog says of every projection.
 
-use sqlx::{PgPool, Row};
+use std::collections::BTreeMap;
+
+use sqlx::{PgExecutor, PgPool, Row};
 
 use super::error::StoreError;
 use super::generations::{Listed, State};
@@ -202,14 +204,14 @@ pub async fn parked_live(pool: &PgPool, projection: &str) -> Result<i64, StoreEr
     }
 }
 
-/// The checkpoints of a generation.
+/// The next offset of each partition of a generation, in the order of the partitions.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn offsets(pool: &PgPool, generation: i64) -> Result<Vec<(Partition, i64)>, StoreError> {
+pub async fn offsets(connection: impl PgExecutor<'_>, generation: i64) -> Result<BTreeMap<Partition, i64>, StoreError> {
     let rows = sqlx::query("SELECT topic, partition, next_offset FROM projector.checkpoints WHERE generation_id = $1")
         .bind(generation)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?;
     rows.iter()
         .map(|row| Ok((Partition::new(row.try_get::<String, _>(0)?, row.try_get(1)?), row.try_get(2)?)))

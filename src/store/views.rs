@@ -131,6 +131,47 @@ async fn show(
     Ok(Ok(()))
 }
 
+/// A relation whose query reads a view, by itself or by way of others.
+pub(super) struct Standing {
+    pub schema: String,
+    pub name: String,
+    query: String,
+    /// A plain view, which can be made again from its query.
+    is_view: bool,
+}
+
+/// What stands on a view, the nearest first.
+///
+/// # Errors
+/// What Postgres says.
+pub(super) async fn standing_on(
+    connection: &mut PgConnection,
+    schema: &str,
+    view: &str,
+) -> Result<Vec<Standing>, StoreError> {
+    let rows = sqlx::query(
+        "WITH RECURSIVE standing (oid, depth) AS (
+             SELECT to_regclass($1)::oid, 0
+             UNION
+             SELECT r.ev_class, s.depth + 1 FROM standing s
+             JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
+                 AND d.classid = 'pg_rewrite'::regclass
+             JOIN pg_rewrite r ON r.oid = d.objid WHERE r.ev_class <> s.oid AND s.depth < 100
+         )
+         SELECT n.nspname::text, c.relname::text, pg_get_viewdef(c.oid), c.relkind = 'v'
+         FROM standing s JOIN pg_class c ON c.oid = s.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE s.depth > 0 GROUP BY 1, 2, 3, 4 ORDER BY max(s.depth)",
+    )
+    .bind(format!("{}.{}", ident(schema), ident(view)))
+    .fetch_all(connection)
+    .await?;
+    let standing = |row: &PgRow| {
+        let (schema, name) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Standing { schema, name, query: row.try_get(2)?, is_view: row.try_get(3)? })
+    };
+    rows.iter().map(standing).collect()
+}
+
 /// A view that stands on the one that is made anew.
 struct Dependant {
     schema: String,
@@ -146,33 +187,16 @@ async fn make_anew(
     query: &str,
 ) -> Result<Result<(), Refusal>, StoreError> {
     let name = format!("{}.{}", ident(served_schema), ident(view));
-    let rows = sqlx::query(
-        "WITH RECURSIVE standing (oid, depth) AS (
-             SELECT $1::regclass::oid, 0
-             UNION
-             SELECT r.ev_class, s.depth + 1 FROM standing s
-             JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
-                 AND d.classid = 'pg_rewrite'::regclass
-             JOIN pg_rewrite r ON r.oid = d.objid WHERE r.ev_class <> s.oid AND s.depth < 100
-         )
-         SELECT n.nspname::text, c.relname::text, pg_get_viewdef(c.oid), c.relkind = 'v'
-         FROM standing s JOIN pg_class c ON c.oid = s.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE s.depth > 0 GROUP BY 1, 2, 3, 4 ORDER BY max(s.depth)",
-    )
-    .bind(&name)
-    .fetch_all(&mut *connection)
-    .await?;
     let mut dependants = Vec::new();
-    for row in &rows {
-        let (schema, other): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        if !row.try_get::<bool, _>(3)? {
+    for Standing { schema, name: other, query, is_view } in standing_on(connection, served_schema, view).await? {
+        if !is_view {
             return Ok(Err(format!(
                 "{schema}.{other} stands on {served_schema}.{view}, whose columns change, and is no plain view: drop it, promote, \
                  and make it again"
             )));
         }
         let attached = Attached::of(connection, &schema, &other).await?;
-        dependants.push(Dependant { schema, name: other, query: row.try_get(2)?, attached });
+        dependants.push(Dependant { schema, name: other, query, attached });
     }
     for dependant in dependants.iter().rev() {
         let drop = format!("DROP VIEW {}.{}", ident(&dependant.schema), ident(&dependant.name));
@@ -278,7 +302,7 @@ impl Attached {
         let has = |column: &str| columns.iter().any(|(known, _)| known == column);
         // Default privileges may have granted what somebody had taken back.
         let mut statements: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT format('REVOKE ALL ON %s FROM %s', $1::text,
+            "SELECT DISTINCT format('REVOKE ALL ON %s FROM %s CASCADE', $1::text,
                  CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
              FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner",
         )

@@ -124,3 +124,69 @@ impl Build<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{compile, compile_all};
+    use super::*;
+
+    const PEOPLE: &str = "
+projection: people
+sources: { crm: { topic: crm } }
+tables:
+  people:
+    key: { id: data.id }
+    columns: { name: text }
+    handlers: { crm: { Named: { set: { name: data.name } } } }
+";
+
+    fn letters(name: &str, table: &str) -> String {
+        format!(
+            "projection: {name}
+shared: people
+sources: {{ post: {{ topic: post }} }}
+serve: {table}
+tables:
+  {table}:
+    key: {{ id: data.id }}
+    columns: {{ to_id: text }}
+    join: {{ table: people, by: to_id, fill: {{ to_name: name }} }}
+    handlers: {{ post: {{ Sent: {{ set: {{ to_id: data.to }} }} }} }}
+"
+        )
+    }
+
+    #[test]
+    fn what_uses_a_shared_file_is_built_as_one() {
+        let shared = [SourceFile::new("shared/people.yaml", PEOPLE)];
+        let files = ["letters", "parcels"].map(|name| SourceFile::new(format!("{name}.yaml"), letters(name, name)));
+        let Units { built, single, found } = units(&files, &shared);
+        assert!(found.is_empty(), "{found:?}");
+        let (plans, found) = compile_all(&built);
+        assert!(found.iter().all(|d| d.severity == Severity::Warning), "{found:?}");
+        let [plan] = plans.as_slice() else { panic!("{} plans", plans.len()) };
+        assert_eq!((plan.name.as_str(), plan.path.as_str()), ("people", "shared/people.yaml"));
+        let tables: Vec<(&str, bool)> = plan.tables.iter().map(|table| (table.name.as_str(), table.served)).collect();
+        assert_eq!(tables, [("people", false), ("letters", true), ("parcels", true)]);
+        assert_eq!(plan.sources.len(), 2, "each topic is read once");
+        let alone: Vec<String> = single.iter().map(|file| compile(file).0.unwrap().name).collect();
+        assert_eq!(alone, ["letters", "parcels"]);
+    }
+
+    #[test]
+    fn mistakes_in_what_is_built_as_one_are_told_where_they_are() {
+        let shared = [SourceFile::new("shared/people.yaml", PEOPLE)];
+        let wrong = letters("parcels", "letters").replace("topic: post", "topic: depot").replace("fill", "fyll");
+        let files =
+            [SourceFile::new("letters.yaml", letters("letters", "letters")), SourceFile::new("parcels.yaml", wrong)];
+        let (_, found) = compile_all(&units(&files, &shared).built);
+        let told: Vec<(&str, &str, usize)> = found
+            .iter()
+            .filter(|d| d.severity == Severity::Error)
+            .map(|d| (d.code, d.file.path.as_str(), d.file.position(d.span.start).0))
+            .collect();
+        assert!(told.contains(&("name-taken", "parcels.yaml", 3)), "the source: {told:?}");
+        assert!(told.contains(&("name-taken", "parcels.yaml", 6)), "the table: {told:?}");
+        assert!(told.contains(&("unknown-key", "parcels.yaml", 9)), "{told:?}");
+    }
+}

@@ -3,6 +3,7 @@
 mod explorer;
 mod network;
 mod random;
+mod scenarios;
 mod shared;
 mod soak;
 mod told;
