@@ -1,11 +1,13 @@
 //! A batch: folded patches and the progress they stand for, committed as one.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use smallvec::SmallVec;
 
 use crate::checkpoint::Progress;
+use crate::demand::Share;
 use crate::fold::RowPatches;
 use crate::parking::Letter;
 use crate::patch::{Misapplied, Patch};
@@ -45,6 +47,8 @@ pub struct Batch {
     pub skipped: BTreeMap<&'static str, u64>,
     /// That it commits does not yet mean that nothing of its partitions brings the process down.
     pub careful: bool,
+    /// Of a generation that nobody reads yet.
+    pub building: Option<Arc<Building>>,
     /// Memory the batch takes, about.
     pub bytes: usize,
 }
@@ -127,6 +131,7 @@ impl Batch {
             parked: self.parked,
             skipped: self.skipped,
             careful: self.careful,
+            building: self.building,
         }
     }
 }
@@ -142,10 +147,36 @@ pub struct Sealed {
     pub parked: Vec<Letter>,
     pub skipped: BTreeMap<&'static str, u64>,
     pub careful: bool,
+    pub building: Option<Arc<Building>>,
+}
+
+/// How a generation is written that nobody reads yet.
+#[derive(Debug)]
+pub struct Building {
+    /// The part of the time that writing may take while others need answers.
+    pub share: Share,
+    /// By index of [`Plan::tables`]: rows of it were met that had been written before.
+    met: Vec<AtomicBool>,
+}
+
+impl Building {
+    pub fn new(plan: &Plan, share: Share) -> Building {
+        Building { share, met: plan.tables.iter().map(|_| AtomicBool::new(false)).collect() }
+    }
+
+    /// Whether all rows of a table were new so far.
+    pub fn is_new(&self, table: usize) -> bool {
+        !self.met[table].load(Ordering::Relaxed)
+    }
+
+    /// A row of the table was there already: others will be, too.
+    pub fn met(&self, table: usize) {
+        self.met[table].store(true, Ordering::Relaxed);
+    }
 }
 
 /// The order in which rows are locked.
-pub fn compare_keys(a: &Key, b: &Key) -> Ordering {
-    let columns = a.iter().zip(b).map(|(x, y)| x.compare(y).unwrap_or(Ordering::Equal));
-    columns.fold(Ordering::Equal, Ordering::then)
+pub fn compare_keys(a: &Key, b: &Key) -> std::cmp::Ordering {
+    let columns = a.iter().zip(b).map(|(x, y)| x.compare(y).unwrap_or(std::cmp::Ordering::Equal));
+    columns.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
 }

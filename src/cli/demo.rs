@@ -23,7 +23,7 @@ use crate::demo::story;
 use crate::pipeline::Supervisor;
 use crate::plan::Plan;
 use crate::rebuild::keep_building;
-use crate::serve::serve;
+use crate::serve::ready;
 use crate::source::Admin;
 use crate::store::catalog::Asked;
 use crate::store::commit::checkpoints;
@@ -72,7 +72,7 @@ async fn play(what: Play, plans: Vec<Plan>, address: &str) -> Outcome {
         stop_signal().await;
         on_signal.cancel();
     });
-    let listener = if what.once { None } else { listen(address).await? };
+    let listener = if what.once { None } else { listen(address, "--listen").await? };
     let postgres = tokio::select! {
         started = DemoPostgres::start() => started.map_err(Failure::failed)?,
         () = stop.cancelled() => return Ok(()),
@@ -123,7 +123,9 @@ async fn on(
             print_elsewhere(&postgres.options, &settings, what.with_trouble);
             println!("\nCtrl-C stops everything.");
             // Readers that do not finish are cut when the runtime ends.
-            tokio::spawn(serve(listener, readers, settings.serve.clone(), stop.clone()));
+            let ready =
+                ready(readers, settings.serve.clone(), progress.supervisor.demand()).map_err(Failure::failed)?;
+            tokio::spawn(ready.serve(listener, stop.clone()));
         }
         let builder = tokio::spawn(keep_building(pool.clone(), settings.clone(), plans, stop.clone()));
         while tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await.is_err() {

@@ -1,6 +1,7 @@
 //! `projector run`
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -9,11 +10,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, Failure, Outcome, apply, plans, runtime, start_log, stop_signal};
-use crate::config::{Settings, password};
+use crate::config::{Rebuild, Settings, password};
+use crate::demand::Demand;
+use crate::ops;
 use crate::pipeline::{Outage, Politeness, Supervisor};
 use crate::plan::Plan;
 use crate::rebuild::keep_building;
-use crate::serve::serve;
+use crate::serve::ready;
 use crate::source::Admin;
 use crate::store::catalog::Asked;
 use crate::store::error::StoreError;
@@ -43,7 +46,8 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Ru
         on_signal.cancel();
     });
     // The port is taken before anything else, so that a second daemon by mistake does not get far.
-    let listener = listen(&settings.serve.listen).await?;
+    let listener = listen(&settings.serve.listen, "serve.listen").await?;
+    let operations = listen(&settings.operations.listen, "operations.listen").await?;
     let pool = apply::pool(settings)?;
     let Some(listed) = prepare(&pool, &plans, settings, apply, &stop).await? else { return Ok(()) };
     let admin = Admin::new(&settings.kafka).map_err(Failure::refused)?;
@@ -54,7 +58,13 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Ru
         return Err(Failure::refused("there is nothing that this program can fold; see above"));
     }
     let builder = tokio::spawn(keep_building(pool.clone(), settings.clone(), folding.plans.clone(), stop.clone()));
-    let server = listener.map(|listener| serve_on(serving, listener, settings, &stop)).transpose()?;
+    let demand = supervisor.demand();
+    let server = listener.map(|listener| serve_on(serving, listener, settings, demand, &stop)).transpose()?;
+    if let Some(listener) = operations {
+        let pool = readers(settings);
+        let listener = on(serving, listener)?;
+        serving.spawn(ops::serve(listener, pool, settings.operations.clone(), stop.clone()));
+    }
     let mut look = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
@@ -91,25 +101,32 @@ fn serve_on(
     serving: &Runtime,
     listener: TcpListener,
     settings: &Settings,
+    demand: Arc<Demand>,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
     if let Ok(address) = listener.local_addr() {
         tracing::info!("serving the schema {} on http://{address}", settings.serve.schema);
     }
-    let _inside = serving.enter();
-    let listener = listener.into_std().and_then(TcpListener::from_std).map_err(Failure::failed)?;
-    Ok(serving.spawn(serve(listener, readers(settings), settings.serve.clone(), stop.clone())))
+    let listener = on(serving, listener)?;
+    let ready = ready(readers(settings), settings.serve.clone(), demand).map_err(Failure::refused)?;
+    Ok(serving.spawn(ready.serve(listener, stop.clone())))
 }
 
-/// Binds the endpoint's address, if there is one.
-pub async fn listen(address: &str) -> Result<Option<TcpListener>, Failure> {
+/// Hands a listener over to a runtime.
+fn on(runtime: &Runtime, listener: TcpListener) -> Result<TcpListener, Failure> {
+    let _inside = runtime.enter();
+    listener.into_std().and_then(TcpListener::from_std).map_err(Failure::failed)
+}
+
+/// Binds an address, if there is one.
+pub async fn listen(address: &str, setting: &str) -> Result<Option<TcpListener>, Failure> {
     if address.is_empty() {
         return Ok(None);
     }
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) => Err(Failure::refused(format!(
-            "cannot listen on {address}: {error}. Is another projector running? Set serve.listen to another address"
+            "cannot listen on {address}: {error}. Is another projector running? Set {setting} to another address"
         ))),
     }
 }
@@ -127,13 +144,12 @@ pub struct Folding {
     plans: Vec<Plan>,
     /// Generations that this program cannot fold, and has said so.
     cannot: BTreeSet<i64>,
-    /// Lanes of a generation that is being built.
-    building_lanes: usize,
+    rebuild: Rebuild,
 }
 
 impl Folding {
     pub fn new(plans: Vec<Plan>, settings: &Settings) -> Folding {
-        Folding { plans, cannot: BTreeSet::new(), building_lanes: settings.rebuild.lanes }
+        Folding { plans, cannot: BTreeSet::new(), rebuild: settings.rebuild.clone() }
     }
 
     /// Starts what is new in the catalog, and stops what is gone from it.
@@ -156,7 +172,8 @@ impl Folding {
                         generation.number,
                         listed.state.name()
                     );
-                    let politeness = is_behind.then(|| Politeness::new(self.building_lanes, listed.max_rate));
+                    let polite = || Politeness::new(&plan, &self.rebuild, listed.max_rate, supervisor.demand());
+                    let politeness = is_behind.then(polite);
                     supervisor.start(plan, generation.clone(), politeness);
                 }
                 Err(error) => {

@@ -1,10 +1,14 @@
 //! The daemon's settings: a file, then environment overrides. `config/projector.yaml` is their reference.
 
+mod serve;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use serde::Deserialize;
+
+pub use serve::{Auth, Limits, Rate, Serve, Tls};
 
 /// All settings. Unknown ones are refused.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,6 +19,7 @@ pub struct Settings {
     pub kafka: Kafka,
     pub postgres: Postgres,
     pub serve: Serve,
+    pub operations: Operations,
     pub fold: Fold,
     pub rebuild: Rebuild,
     pub log: Log,
@@ -61,15 +66,11 @@ pub struct Postgres {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Serve {
-    /// Address of the query endpoint; empty: none.
+pub struct Operations {
+    /// Address of the port for health checks; empty: none.
     pub listen: String,
-    /// The schema that holds the served views.
-    pub schema: String,
-    /// Rows an answer holds at most.
-    pub max_rows: u32,
-    pub statement_timeout_ms: u64,
-    pub max_connections: u32,
+    /// Seconds that the rows of a view may be stale for the process to be ready; null: any.
+    pub ready_within_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -102,6 +103,8 @@ pub struct Rebuild {
     pub keep_for_s: u64,
     /// Lanes of a generation that is being built, in this process.
     pub lanes: usize,
+    /// The part of the time in which it is worked on while readers or live projections of this process need answers.
+    pub share_percent: u8,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -120,6 +123,7 @@ impl Default for Settings {
             kafka: Kafka::default(),
             postgres: Postgres::default(),
             serve: Serve::default(),
+            operations: Operations::default(),
             fold: Fold::default(),
             rebuild: Rebuild::default(),
             log: Log::default(),
@@ -159,15 +163,9 @@ impl Default for Postgres {
     }
 }
 
-impl Default for Serve {
-    fn default() -> Serve {
-        Serve {
-            listen: "127.0.0.1:8080".into(),
-            schema: "views".into(),
-            max_rows: 1_000,
-            statement_timeout_ms: 5_000,
-            max_connections: 8,
-        }
+impl Default for Operations {
+    fn default() -> Operations {
+        Operations { listen: String::new(), ready_within_s: Some(60) }
     }
 }
 
@@ -188,7 +186,7 @@ impl Default for Fold {
 
 impl Default for Rebuild {
     fn default() -> Rebuild {
-        Rebuild { keep_generations: 1, keep_for_s: 86_400, lanes: 1 }
+        Rebuild { keep_generations: 1, keep_for_s: 86_400, lanes: 1, share_percent: 30 }
     }
 }
 
@@ -241,6 +239,7 @@ impl Settings {
         let positive = [
             ("fold.lanes", self.fold.lanes as u64),
             ("rebuild.lanes", self.rebuild.lanes as u64),
+            ("rebuild.share_percent", self.rebuild.share_percent.into()),
             ("fold.memory_mb", self.fold.memory_mb as u64),
             ("fold.fetch_mb", self.fold.fetch_mb as u64),
             ("fold.poison_attempts", self.fold.poison_attempts.into()),
@@ -248,6 +247,10 @@ impl Settings {
             ("postgres.max_connections", self.postgres.max_connections.into()),
             ("serve.max_connections", self.serve.max_connections.into()),
             ("serve.max_rows", self.serve.max_rows.into()),
+            ("serve.limits.max_connections_open", self.serve.limits.max_connections_open as u64),
+            ("serve.limits.header_timeout_s", self.serve.limits.header_timeout_s),
+            ("serve.limits.write_timeout_s", self.serve.limits.write_timeout_s),
+            ("serve.limits.idle_timeout_s", self.serve.limits.idle_timeout_s),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((setting, _)) => Err(SettingsError::Zero { setting }),

@@ -44,9 +44,11 @@ pub fn take_over(
             let owns = Owned {
                 source,
                 next: checkpoint.next_offset,
+                committed: checkpoint.next_offset,
                 high: offsets.high,
                 clock: checkpoint.clock,
                 waits_for: checkpoint.waits_for,
+                in_line: false,
                 // Should there be one, the first commit runs into it.
                 stop_at: None,
                 blocked: here.blocked,

@@ -17,11 +17,15 @@ pub struct Owned {
     pub source: usize,
     /// The next offset to be folded.
     pub next: i64,
+    /// The next offset to be committed.
+    pub committed: i64,
     /// The end of the partition, as last heard.
     pub high: i64,
     /// The greatest event time folded so far, in microseconds.
     pub clock: Option<i64>,
     pub waits_for: Waits,
+    /// It is read when those before it are.
+    pub in_line: bool,
     /// Nothing from here on is folded for now: two generations are brought to the same place.
     pub stop_at: Option<i64>,
     /// What has to wait, because something before it is parked.
@@ -30,6 +34,13 @@ pub struct Owned {
     pub parked: i64,
     /// What people decided about events still to come, by offset.
     pub decisions: BTreeMap<i64, Decision>,
+}
+
+impl Owned {
+    /// Whether messages of it are asked for.
+    pub fn is_fetched(&self) -> bool {
+        self.waits_for.is_empty() && !self.in_line
+    }
 }
 
 /// Why a lane stopped.

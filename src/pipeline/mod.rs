@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use crate::config::Settings;
+use crate::demand::Demand;
 use crate::plan::Plan;
 use crate::source::Admin;
 use crate::store::Generation;
@@ -43,6 +44,7 @@ pub struct Running {
     pub stepping: Arc<Mutex<()>>,
     /// Told when a lane has left marks.
     pub marked: Notify,
+    pub demand: Arc<Demand>,
     /// Of one that is being built.
     pub politeness: Option<Politeness>,
 }

@@ -216,7 +216,8 @@ mod tests {
                     if std::mem::take(&mut word_is_due) {
                         fetcher.queue.push_back(Queued::Rebalance);
                     }
-                    let watched = Watched { high: fetcher.log.len() as i64, end_reached: fetcher.end_told };
+                    let watched =
+                        Watched { high: fetcher.log.len() as i64, end_reached: fetcher.end_told, silent_us: 0 };
                     // Reports overtake what is queued.
                     fetcher.queue.push_front(Queued::Statistics(now, watched));
                 }
@@ -318,7 +319,7 @@ mod tests {
     #[test]
     fn an_end_behind_markers_is_reached() {
         let partition = Partition::new("t", 0);
-        let watched = || HashMap::from([(partition.clone(), Watched { high: 3, end_reached: 3 })]);
+        let watched = || HashMap::from([(partition.clone(), Watched { high: 3, end_reached: 3, silent_us: 0 })]);
         let mut ends = Ends::default();
         ends.report(1, watched());
         assert!(empty(&mut ends, 2).is_empty());
@@ -336,7 +337,10 @@ mod tests {
         let mut ends = Ends::default();
         ends.reached(0, partitions.iter(), || 1);
         for time in [2, 4, 6] {
-            ends.report(time, partitions.iter().map(|p| (p.clone(), Watched { high: 3, end_reached: 3 })).collect());
+            ends.report(
+                time,
+                partitions.iter().map(|p| (p.clone(), Watched { high: 3, end_reached: 3, silent_us: 0 })).collect(),
+            );
             assert!(empty(&mut ends, time + 1).is_empty());
         }
     }

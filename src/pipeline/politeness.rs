@@ -1,36 +1,68 @@
 //! How a generation that is being built stands back for those that readers see.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::batch::Building;
+use crate::config::Rebuild;
+use crate::demand::{Demand, Share};
+use crate::plan::Plan;
 
 /// How a generation is folded until it has caught up.
 #[derive(Debug)]
 pub struct Politeness {
-    /// It has caught up: all lanes, as fast as can be.
+    /// It has caught up: as fast as can be.
     pub over: CancellationToken,
-    /// So many lanes until then.
-    pub lanes: usize,
+    /// So many lanes read history at once.
+    pub lanes: Arc<Semaphore>,
+    pub building: Arc<Building>,
     throttle: Option<Throttle>,
 }
 
 impl Politeness {
-    pub fn new(lanes: usize, max_rate: Option<f64>) -> Politeness {
-        Politeness { over: CancellationToken::new(), lanes, throttle: max_rate.map(Throttle::new) }
+    pub fn new(plan: &Plan, settings: &Rebuild, max_rate: Option<f64>, demand: Arc<Demand>) -> Politeness {
+        let share = Share::new(demand, f64::from(settings.share_percent) / 100.0);
+        Politeness {
+            over: CancellationToken::new(),
+            lanes: Arc::new(Semaphore::new(settings.lanes)),
+            building: Arc::new(Building::new(plan, share)),
+            throttle: max_rate.map(Throttle::new),
+        }
     }
 
     /// How long to wait before the next event.
     pub fn wait(&self) -> Duration {
         match &self.throttle {
-            Some(throttle) if !self.over.is_cancelled() => throttle.wait(),
-            _ => Duration::ZERO,
+            Some(throttle) => throttle.wait(),
+            None => Duration::ZERO,
         }
     }
 
     /// Notes an event that was let through.
     pub fn passed(&self) {
         self.throttle.iter().for_each(Throttle::passed);
+    }
+}
+
+/// A lane's work since its last rest.
+#[derive(Debug, Default)]
+pub struct Stretch {
+    begun: Option<Instant>,
+}
+
+impl Stretch {
+    /// How long to rest now. Short stretches with short rests between them keep nobody waiting for long.
+    pub fn rest(&mut self, share: &Share) -> Duration {
+        const LONG_ENOUGH: Duration = Duration::from_millis(3);
+        let worked = self.begun.get_or_insert_with(Instant::now).elapsed();
+        if worked < LONG_ENOUGH {
+            return Duration::ZERO;
+        }
+        self.begun = None;
+        share.rest(worked)
     }
 }
 

@@ -16,6 +16,7 @@ use super::publish::publish;
 use super::retry::Retry;
 use super::{Outage, Politeness, Running};
 use crate::config::Settings;
+use crate::demand::Demand;
 use crate::plan::Plan;
 use crate::source::Admin;
 use crate::store::parked::retry::{Earnest, counts};
@@ -48,6 +49,7 @@ struct Common {
     pool: sqlx::PgPool,
     admin: Arc<Admin>,
     stepping: Arc<Mutex<()>>,
+    demand: Arc<Demand>,
     stop: CancellationToken,
 }
 
@@ -67,9 +69,15 @@ impl Supervisor {
             pool: pool.clone(),
             admin: Arc::new(admin),
             stepping: Arc::new(Mutex::new(())),
+            demand: Arc::default(),
             stop,
         };
         Supervisor { common: Arc::new(common), ended, told, running: BTreeMap::new() }
+    }
+
+    /// Who needs answers of this process.
+    pub fn demand(&self) -> Arc<Demand> {
+        self.common.demand.clone()
     }
 
     /// Whether a generation is running, or stands still.
@@ -79,7 +87,7 @@ impl Supervisor {
 
     /// Starts the lanes of a generation.
     pub fn start(&mut self, plan: Plan, generation: Generation, politeness: Option<Politeness>) {
-        let Common { settings, pool, admin, stepping, stop } = &*self.common;
+        let Common { settings, pool, admin, stepping, demand, stop } = &*self.common;
         let (id, name) = (generation.id, format!("{} generation {}", generation.projection, generation.number));
         let own_stop = stop.child_token();
         let running = Arc::new(Running {
@@ -90,6 +98,7 @@ impl Supervisor {
             admin: admin.clone(),
             stepping: stepping.clone(),
             marked: Notify::new(),
+            demand: demand.clone(),
             politeness,
         });
         let mut tasks = Vec::new();
@@ -232,12 +241,6 @@ async fn retry_requested(running: &Running) -> Result<(), StoreError> {
 async fn keep_running(running: Arc<Running>, at: usize, stop: CancellationToken) -> Option<Halt> {
     let name = running.plan.name.clone();
     let mut outage = Outage::default();
-    if let Some(polite) = running.politeness.as_ref().filter(|polite| at >= polite.lanes) {
-        tokio::select! {
-            () = polite.over.cancelled() => {}
-            () = stop.cancelled() => return None,
-        }
-    }
     loop {
         let started = Instant::now();
         let end = run_lane(running.clone(), at, stop.clone()).await;

@@ -1,209 +1,275 @@
-//! The query endpoint: `GET /{view}` in PostgREST's grammar.
+//! The query endpoint: `GET /RELATION` in PostgREST's grammar, with what is not PostgREST's beside it: how fresh an answer
+//! is, waiting for an event, and pages that are stable under writes.
+//!
+//! HTTP types stop here, and SQL stops in [`crate::store::read`].
 
+mod auth;
+mod cors;
+mod keyset;
+mod known;
+mod listen;
+mod problem;
+mod rates;
+mod request;
+mod reread;
+mod rows;
 mod wait;
 
-use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::any;
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use auth::new_api_key;
+
 use crate::config::Serve;
-use crate::query::{Query, Unreadable};
-use crate::store::read::{self, Answer, Relation, UnknownColumn};
+use crate::demand::Demand;
+use crate::query::Query;
+use crate::store::read::{Schema, unknown_relation};
+use auth::{Auth, Caller};
+use cors::Cors;
+use known::Known;
+use problem::{JSON, Problem};
+use rates::Rates;
 
-/// What is known of the served schema is read again after this long, and when a name is not known.
-const FRESH: Duration = Duration::from_secs(5);
+const METHODS: &str = "OPTIONS,GET,HEAD";
 
-const JSON: &str = "application/json; charset=utf-8";
-
-/// The served schema's relations, and when they were read.
-#[derive(Default)]
-struct Known {
-    read_at: Option<Instant>,
-    relations: Arc<HashMap<String, Relation>>,
-}
-
+/// What all requests share.
 struct Endpoint {
     pool: PgPool,
     settings: Serve,
-    relations: RwLock<Known>,
+    demand: Arc<Demand>,
+    known: Arc<Known>,
+    auth: Auth,
+    rates: Rates,
+    cors: Cors,
 }
 
-/// An error in the shape that PostgREST's clients know.
-struct Problem {
-    status: StatusCode,
-    code: String,
-    message: String,
-    hint: Option<String>,
+/// What keeps the endpoint from being served.
+#[derive(Debug, thiserror::Error)]
+pub enum Unserved {
+    #[error(transparent)]
+    Auth(#[from] auth::AuthError),
+    #[error(transparent)]
+    File(#[from] reread::Unusable),
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = json!({ "code": self.code, "message": self.message, "details": null, "hint": self.hint });
-        (self.status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
-    }
+/// An endpoint that is ready to be served.
+pub struct Ready {
+    app: Router,
+    known: Arc<Known>,
+    limits: crate::config::Limits,
+    tls: Option<listen::Tls>,
 }
 
-impl From<Unreadable> for Problem {
-    fn from(unreadable: Unreadable) -> Problem {
-        Problem {
-            status: StatusCode::BAD_REQUEST,
-            code: "PGRST100".into(),
-            message: unreadable.message,
-            hint: Some(unreadable.hint.into()),
-        }
-    }
-}
-
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Problem {
-        let code = error.as_database_error().and_then(|e| e.code()).map(|code| code.to_string());
-        let told = error.as_database_error().map(|e| e.message().to_string()).unwrap_or_default();
-        match code.as_deref() {
-            Some("57014") => Problem {
-                status: StatusCode::GATEWAY_TIMEOUT,
-                code: "57014".into(),
-                message: "the query took longer than the endpoint allows".into(),
-                hint: Some("filter by an indexed column, or ask for fewer rows".into()),
-            },
-            // Data exceptions and comparisons that the type does not have are the asker's.
-            Some(code) if code.starts_with("22") || code == "42883" || code == "42846" => {
-                Problem { status: StatusCode::BAD_REQUEST, code: code.into(), message: told, hint: None }
-            }
-            _ => {
-                tracing::warn!("a query failed: {error}");
-                Problem {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    code: "PGRST000".into(),
-                    message: "the database cannot answer right now".into(),
-                    hint: None,
-                }
-            }
-        }
-    }
-}
-
-/// Serves until told to stop. Answers under way are finished.
+/// Prepares the endpoint: settings and files that cannot be used are refused here.
 ///
 /// # Errors
-/// When the socket fails.
-pub async fn serve(
-    listener: TcpListener,
-    pool: PgPool,
-    settings: Serve,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let endpoint = Arc::new(Endpoint { pool, settings, relations: RwLock::default() });
+/// Which of them, and why.
+pub fn ready(pool: PgPool, settings: Serve, demand: Arc<Demand>) -> Result<Ready, Unserved> {
+    let known = Arc::new(Known::new(pool.clone(), settings.schemas()));
+    let (limits, tls) = (settings.limits.clone(), listen::Tls::new(&settings.tls)?);
+    let endpoint = Endpoint {
+        auth: Auth::new(&settings.auth)?,
+        rates: Rates::new(&settings.limits),
+        cors: Cors::new(&settings.cors_origins),
+        known: known.clone(),
+        pool,
+        settings,
+        demand,
+    };
+    let endpoint = Arc::new(endpoint);
     let app = Router::new()
-        .route("/", get(index).fallback(read_only))
-        .route("/{view}", get(rows).fallback(read_only))
+        .route("/", any(index))
+        .route("/{relation}", any(relation))
+        .route("/rpc/{function}", any(function))
+        .fallback(nowhere)
+        .layer(middleware::from_fn_with_state(endpoint.clone(), across_origins))
         .with_state(endpoint);
-    axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    Ok(Ready { app, known, limits, tls })
 }
 
-async fn read_only() -> Problem {
-    Problem {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        code: "PGRST117".into(),
-        message: "views are changed by events only; this endpoint reads".into(),
-        hint: Some("use GET".into()),
+impl Ready {
+    /// Serves until told to stop. Answers under way are finished.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+        let following = tokio::spawn(self.known.follow(stop.clone()));
+        let served = listen::serve(listener, self.app, self.limits, self.tls, stop).await;
+        following.abort();
+        served
     }
 }
 
-async fn index(State(endpoint): State<Arc<Endpoint>>) -> Result<Response, Problem> {
-    let relations = endpoint.relations(true).await?;
-    let mut names: Vec<&String> = relations.keys().collect();
-    names.sort();
+async fn across_origins(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Next) -> Response {
+    match endpoint.cors.preflight(request.method(), request.headers()) {
+        Some(answer) => answer,
+        None => {
+            let allowed = endpoint.cors.allowed(request.headers());
+            let mut response = next.run(request).await;
+            response.headers_mut().extend(allowed);
+            response
+        }
+    }
+}
+
+async fn function(Path(name): Path<String>) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "PGRST202",
+        format!("Could not find the function {name} without parameters in the schema cache"),
+    )
+    .hint("functions are not served; a view can call one")
+}
+
+async fn nowhere() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "PGRST125", "Invalid path specified in request URL")
+}
+
+async fn index(State(endpoint): State<Arc<Endpoint>>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
+    endpoint.admit(&headers).await?;
+    if let Some(answer) = not_read(&method)? {
+        return Ok(answer);
+    }
+    let schemas = endpoint.schemas().await?;
+    let schema = profile(&schemas, &headers)?;
+    let names: Vec<&String> = schema.relations.keys().collect();
     Ok(([(header::CONTENT_TYPE, JSON)], json!({ "views": names }).to_string()).into_response())
 }
 
-async fn rows(
+async fn relation(
     State(endpoint): State<Arc<Endpoint>>,
-    Path(view): Path<String>,
-    RawQuery(raw): RawQuery,
-    asked: HeaderMap,
+    Path(name): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(raw.as_deref().unwrap_or_default())?;
-    let mut relations = endpoint.relations(false).await?;
-    if !relations.contains_key(&view) {
-        relations = endpoint.relations(true).await?;
-    }
-    if !relations.contains_key(&view) {
-        let near = crate::spec::diagnostic::suggest(&view, relations.keys().map(String::as_str));
-        return Err(Problem {
-            status: StatusCode::NOT_FOUND,
-            code: "PGRST205".into(),
-            message: format!("there is no view `{view}` in the schema {}", endpoint.settings.schema),
-            hint: near.or_else(|| Some("GET / lists the views".into())),
-        });
-    }
-    wait::wait(&endpoint.pool, &view, &asked).await?;
-    let answer = match endpoint.answer(&relations, &view, &query).await? {
-        Ok(answer) => answer,
-        // The view is another one than a moment ago.
-        Err(_) => endpoint.answer(&*endpoint.relations(true).await?, &view, &query).await??,
+    endpoint.demand.note();
+    let caller = endpoint.admit(&headers).await?;
+    let schemas = endpoint.schemas().await?;
+    let schema = profile(&schemas, &headers)?;
+    let (raw, place) = keyset::split(uri.query().unwrap_or_default());
+    let query = Query::parse(&raw)?;
+    let reread;
+    let (schema, relation) = match schema.relations.get(&name) {
+        Some(relation) => (schema, relation),
+        // It may be new.
+        None => {
+            endpoint.known.refresh().await?;
+            reread = endpoint.known.schemas();
+            let schema = profile(&reread, &headers)?;
+            (schema, schema.relations.get(&name).ok_or_else(|| unknown_relation(schema, &name))?)
+        }
     };
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
-    let range = match answer.rows {
-        0 => "*/*".to_string(),
-        rows => format!("{}-{}/*", query.offset, query.offset as i64 + rows - 1),
+    if let Some(answer) = not_read(&method)? {
+        return Ok(answer);
+    }
+    let place = place.as_deref();
+    let (path, raw) = (uri.path(), raw.as_str());
+    let asked = rows::Asked {
+        schema,
+        relation,
+        caller: &caller,
+        method: &method,
+        path,
+        raw,
+        place,
+        query: &query,
+        headers: &headers,
     };
-    if let Ok(range) = HeaderValue::from_str(&range) {
-        headers.insert(header::CONTENT_RANGE, range);
+    let answer = match endpoint.rows(asked).await {
+        // The view may be another one than a moment ago.
+        Err(problem) if is_of_the_catalog(&problem) && endpoint.known.refresh().await? => {
+            let schemas = endpoint.known.schemas();
+            let schema = profile(&schemas, &headers)?;
+            let relation = schema.relations.get(&name).ok_or_else(|| unknown_relation(schema, &name))?;
+            endpoint.rows(rows::Asked { schema, relation, ..asked }).await
+        }
+        answer => answer,
+    };
+    answer.map_err(|problem| match problem.code == "42501" && caller.is_anonymous() {
+        // A token might help.
+        true => Problem { status: StatusCode::UNAUTHORIZED, ..problem }.header(header::WWW_AUTHENTICATE, "Bearer"),
+        false => problem,
+    })
+}
+
+/// Whether a request failed of what is known of the catalog.
+fn is_of_the_catalog(problem: &Problem) -> bool {
+    matches!(problem.code.as_str(), "42703" | "42P01" | "42883" | "0A000" | "PGRST200")
+}
+
+/// The answer to what does not read.
+fn not_read(method: &Method) -> Result<Option<Response>, Problem> {
+    match method.as_str() {
+        "GET" | "HEAD" => Ok(None),
+        "OPTIONS" => Ok(Some(([(header::ALLOW, METHODS)], "").into_response())),
+        other => {
+            Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", format!("Unsupported HTTP method: {other}"))
+                .hint("views are changed by events only; this endpoint reads")
+                .header(header::ALLOW, METHODS))
+        }
     }
-    if answer.parked > 0 {
-        headers.insert("projector-parked", HeaderValue::from(answer.parked));
-    }
-    Ok((headers, answer.json).into_response())
+}
+
+/// The schema that a request means.
+fn profile<'s>(schemas: &'s [Schema], headers: &HeaderMap) -> Result<&'s Schema, Problem> {
+    let asked = headers.get("accept-profile").map(|value| value.to_str().unwrap_or("?"));
+    let found = match asked {
+        None => schemas.first(),
+        Some(name) => schemas.iter().find(|schema| schema.name == name),
+    };
+    found.ok_or_else(|| {
+        let names: Vec<&str> = schemas.iter().map(|schema| schema.name.as_str()).collect();
+        Problem::new(StatusCode::NOT_ACCEPTABLE, "PGRST106", format!("Invalid schema: {}", asked.unwrap_or_default()))
+            .hint(format!("Only the following schemas are exposed: {}", names.join(", ")))
+    })
 }
 
 impl Endpoint {
-    /// Asks Postgres. Inside, its error when the view is not what was known of it.
-    async fn answer(
-        &self,
-        relations: &HashMap<String, Relation>,
-        view: &str,
-        query: &Query,
-    ) -> Result<Result<Answer, sqlx::Error>, Problem> {
-        let relation = relations.get(view).cloned().unwrap_or_default();
-        let unknown = |UnknownColumn(column)| Problem {
-            status: StatusCode::BAD_REQUEST,
-            code: "42703".into(),
-            message: format!("column {view}.{column} does not exist"),
-            hint: crate::spec::diagnostic::suggest(&column, relation.columns.iter().map(|(name, _)| name.as_str())),
-        };
-        let (schema, max_rows) = (&self.settings.schema, self.settings.max_rows);
-        let statement = read::statement(schema, view, &relation, query, max_rows);
-        let (sql, arguments) = statement.map_err(unknown)?;
-        match read::run(&self.pool, sql, arguments).await {
-            Ok(answer) => Ok(Ok(answer)),
-            Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
-                Some("42703" | "42P01" | "42883" | "0A000") => Ok(Err(error)),
-                _ => Err(error.into()),
-            },
-        }
+    /// Who asks, if they may.
+    async fn admit(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+        let caller = self.auth.caller(headers).await?;
+        self.rates.take(&caller.role, &caller.name).map_err(|many| {
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "PROJ429", format!("{} asks too often", caller.name))
+                .header(header::RETRY_AFTER, many.retry_after_s.to_string())
+        })?;
+        Ok(caller)
     }
 
-    async fn relations(&self, now: bool) -> Result<Arc<HashMap<String, Relation>>, Problem> {
-        if !now {
-            let known = self.relations.read().unwrap_or_else(|e| e.into_inner());
-            if known.read_at.is_some_and(|at| at.elapsed() < FRESH) {
-                return Ok(known.relations.clone());
-            }
+    async fn schemas(&self) -> Result<Arc<Vec<Schema>>, Problem> {
+        let known = self.known.schemas();
+        if !known.is_empty() {
+            return Ok(known);
         }
-        let read = Arc::new(read::relations(&self.pool, &self.settings.schema).await?);
-        *self.relations.write().unwrap_or_else(|e| e.into_inner()) =
-            Known { read_at: Some(Instant::now()), relations: read.clone() };
-        Ok(read)
+        self.known.refresh().await?;
+        Ok(self.known.schemas())
     }
+
+    /// What a role may ask for.
+    fn limits_of(&self, role: &str) -> RoleLimits {
+        let own = self.settings.limits.by_role.get(role);
+        let (rows, timeout) = (self.settings.max_rows, self.settings.statement_timeout_ms);
+        RoleLimits {
+            rows: own.and_then(|own| own.max_rows).unwrap_or(rows).into(),
+            statement_timeout_ms: own.and_then(|own| own.statement_timeout_ms).unwrap_or(timeout),
+            max_cost: own.and_then(|own| own.max_cost).or(self.settings.limits.max_cost),
+        }
+    }
+}
+
+/// What one role may ask for.
+struct RoleLimits {
+    rows: u64,
+    statement_timeout_ms: u64,
+    max_cost: Option<f64>,
 }

@@ -1,11 +1,12 @@
-//! Waiting for one's own write: `Projector-After: TOPIC/PARTITION@OFFSET` with `Prefer: wait=SECONDS` (RFC 7240).
+//! Waiting for one's own write: `Projector-After: TOPIC/PARTITION@OFFSET`, or the token of an answer, with
+//! `Prefer: wait=SECONDS` (RFC 7240).
 
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, StatusCode};
 use sqlx::PgPool;
 
-use super::Problem;
+use super::problem::Problem;
 use crate::event::Place;
 use crate::store::propagate;
 use crate::store::read::{Reached, reached, source_of};
@@ -13,61 +14,81 @@ use crate::store::read::{Reached, reached, source_of};
 /// Nobody waits longer than this.
 const LONGEST: Duration = Duration::from_secs(60);
 
-fn problem(status: StatusCode, message: String, hint: Option<String>) -> Problem {
-    Problem { status, code: format!("PROJ{}", status.as_u16()), message, hint }
+fn problem(status: StatusCode, message: String) -> Problem {
+    Problem::new(status, &format!("PROJ{}", status.as_u16()), message)
 }
 
-/// Returns when every event that the reader names is applied.
+/// An event that has to be in the answer.
+struct Wanted {
+    place: Place,
+    /// It is of a token, which may name partitions that the view does not read.
+    may_be_elsewhere: bool,
+}
+
+/// Returns when every event that the reader names is applied to all of these views, at least one of which reads it.
 ///
 /// # Errors
 /// 409 at once when one is parked, with its error; 504 when the time is up; 400 for what cannot be waited for.
-pub(super) async fn wait(pool: &PgPool, view: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    let places = places(headers)?;
-    if places.is_empty() {
+pub(super) async fn wait(
+    pool: &PgPool,
+    relation: &str,
+    views: &[String],
+    headers: &HeaderMap,
+    wait_s: Option<u64>,
+) -> Result<(), Problem> {
+    let wanted = wanted(headers)?;
+    if wanted.is_empty() {
         return Ok(());
     }
-    let deadline = Instant::now() + patience(headers)?;
-    for place in places {
-        let mut pause = Duration::from_millis(5);
-        loop {
-            // Readers may have been given another generation meanwhile. It had passed where the one before it was.
-            let Some(projected) = source_of(pool, view).await? else {
-                let message =
-                    format!("{view} is not the view of one projection; nobody knows when an event has reached it");
-                return Err(problem(StatusCode::BAD_REQUEST, message, None));
-            };
-            match reached(pool, projected.generation, &place).await? {
-                Reached::Applied => match &projected.follows {
-                    None => break,
-                    Some(schema) => match follow(pool, schema, &place, view, deadline).await? {
-                        Followed::Yes => break,
-                        Followed::Gone => {}
-                    },
-                },
-                Reached::Parked(code, message) => {
-                    return Err(problem(
-                        StatusCode::CONFLICT,
-                        format!("{place} is parked, and not applied to {view}: {message} [{code}]"),
-                        Some(format!("projector dead-letters show {place}")),
-                    ));
-                }
-                Reached::Elsewhere => {
-                    let message = format!("{view} is not made from {}/{}", place.topic, place.partition);
-                    return Err(problem(StatusCode::BAD_REQUEST, message, None));
-                }
-                Reached::NotYet(next) if Instant::now() + pause > deadline => {
-                    let message = format!("{place} is not applied to {view} yet; the next one to be applied is {next}");
-                    let hint = "ask again, or wait longer: Prefer: wait=10".to_string();
-                    return Err(problem(StatusCode::GATEWAY_TIMEOUT, message, Some(hint)));
-                }
-                Reached::NotYet(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_millis(100));
-                }
-            }
+    if views.is_empty() {
+        let message = format!("{relation} is made of no projection; nobody knows when an event has reached it");
+        return Err(problem(StatusCode::BAD_REQUEST, message));
+    }
+    let deadline = Instant::now() + Duration::from_secs(wait_s.unwrap_or(0)).min(LONGEST);
+    for Wanted { place, may_be_elsewhere } in wanted {
+        let mut is_read = may_be_elsewhere;
+        for view in views {
+            is_read |= is_applied(pool, view, &place, deadline).await?;
+        }
+        if !is_read {
+            let message = format!("{relation} is not made from {}/{}", place.topic, place.partition);
+            return Err(problem(StatusCode::BAD_REQUEST, message));
         }
     }
     Ok(())
+}
+
+/// Waits until an event is applied to a view. False if the view does not read its partition.
+async fn is_applied(pool: &PgPool, view: &str, place: &Place, deadline: Instant) -> Result<bool, Problem> {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        // Readers may have been given another generation meanwhile. It had passed where the one before it was.
+        let Some(projected) = source_of(pool, view).await? else { return Ok(false) };
+        match reached(pool, projected.generation, place).await? {
+            Reached::Applied => match &projected.follows {
+                None => return Ok(true),
+                Some(schema) => match follow(pool, schema, place, view, deadline).await? {
+                    Followed::Yes => return Ok(true),
+                    Followed::Gone => {}
+                },
+            },
+            Reached::Parked(code, message) => {
+                let message = format!("{place} is parked, and not applied to {view}: {message} [{code}]");
+                return Err(problem(StatusCode::CONFLICT, message).hint(format!("projector dead-letters show {place}")));
+            }
+            Reached::Elsewhere => return Ok(false),
+            Reached::NotYet(next) if Instant::now() + pause > deadline => {
+                let message = format!("{place} is not applied to {view} yet; the next one to be applied is {next}");
+                return Err(
+                    problem(StatusCode::GATEWAY_TIMEOUT, message).hint("ask again, or wait longer: Prefer: wait=10")
+                );
+            }
+            Reached::NotYet(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+        }
+    }
 }
 
 /// Returns when all that follows from what is applied has followed.
@@ -93,7 +114,7 @@ async fn follow(
         if Instant::now() + PAUSE > deadline {
             let message = format!("{place} is applied, and has not reached all rows of {view} that follow from it yet");
             let hint = "ask again, or wait longer: Prefer: wait=10".to_string();
-            return Err(problem(StatusCode::GATEWAY_TIMEOUT, message, Some(hint)));
+            return Err(problem(StatusCode::GATEWAY_TIMEOUT, message).hint(hint));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -110,32 +131,51 @@ fn gone(error: sqlx::Error) -> Result<Followed, Problem> {
     if code.as_deref() == Some("42P01") { Ok(Followed::Gone) } else { Err(error.into()) }
 }
 
-fn places(headers: &HeaderMap) -> Result<Vec<Place>, Problem> {
+fn wanted(headers: &HeaderMap) -> Result<Vec<Wanted>, Problem> {
     let values = headers.get_all("projector-after").iter();
-    let texts = values.flat_map(|value| value.to_str().unwrap_or("?").split(','));
-    texts.map(str::trim).filter(|text| !text.is_empty()).map(place).collect()
+    let texts = values.flat_map(|value| value.to_str().unwrap_or("?").split([',', ';']));
+    let mut wanted = Vec::new();
+    for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
+        wanted.append(&mut of_text(text).ok_or_else(|| {
+            problem(StatusCode::BAD_REQUEST, format!("Projector-After: `{text}` is no event's place"))
+                .hint("for example shop.orders/0@17, or the Projector-Token of an answer")
+        })?);
+    }
+    Ok(wanted)
 }
 
-fn place(text: &str) -> Result<Place, Problem> {
-    text.parse().map_err(|()| {
-        let message = format!("Projector-After: `{text}` is no event's place");
-        problem(StatusCode::BAD_REQUEST, message, Some("for example shop.orders/0@17".into()))
-    })
-}
-
-/// How long the reader wants to wait; not at all, if nothing is said.
-fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
-    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
-    let Some(wait) = preferences.find_map(|preference| preference.strip_prefix("wait=")) else {
-        return Ok(Duration::ZERO);
+/// `topic/partition@offset` is an event. A token, `topic/partition:next+partition:next`, names the offsets behind some.
+fn of_text(text: &str) -> Option<Vec<Wanted>> {
+    if let Ok(place) = text.parse() {
+        return Some(vec![Wanted { place, may_be_elsewhere: false }]);
+    }
+    let (topic, partitions) = text.rsplit_once('/')?;
+    let of_partition = |text: &str| {
+        let (partition, next) = text.split_once(':')?;
+        let place =
+            Place { topic: topic.into(), partition: partition.parse().ok()?, offset: next.parse::<i64>().ok()? - 1 };
+        Some(Wanted { place, may_be_elsewhere: true })
     };
-    let seconds: u64 = wait.trim().parse().map_err(|_| {
-        problem(
-            StatusCode::BAD_REQUEST,
-            format!("Prefer: wait={wait} is no number of seconds"),
-            Some("Prefer: wait=5".into()),
-        )
-    })?;
-    Ok(Duration::from_secs(seconds).min(LONGEST))
+    let wanted: Option<Vec<Wanted>> = partitions.split('+').map(of_partition).collect();
+    // Before the first event there is nothing to wait for.
+    wanted.map(|wanted| wanted.into_iter().filter(|wanted| wanted.place.offset >= 0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_tokens_are_read() {
+        let read = |text: &str| {
+            let read = |wanted: Wanted| (wanted.place.to_string(), wanted.may_be_elsewhere);
+            of_text(text).map(|wanted| wanted.into_iter().map(read).collect::<Vec<_>>())
+        };
+        assert_eq!(read("shop.orders/0@17"), Some(vec![("shop.orders/0@17".into(), false)]));
+        let both = vec![("shop.orders/0@16".to_string(), true), ("shop.orders/2@4".to_string(), true)];
+        assert_eq!(read("shop.orders/0:17+1:0+2:5"), Some(both));
+        for bad in ["shop.orders", "shop.orders/x@1", "shop.orders/0:1+", "a/0:"] {
+            assert!(read(bad).is_none(), "{bad}");
+        }
+    }
 }

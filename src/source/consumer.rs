@@ -80,6 +80,8 @@ pub struct Watched {
     pub high: i64,
     /// The end that fetching has reached; transaction markers before it are no messages. -1001 if none.
     pub end_reached: i64,
+    /// Microseconds since anything was heard of the broker that leads it.
+    pub silent_us: i64,
 }
 
 /// Microseconds of the clock that librdkafka dates its statistics by.
@@ -121,11 +123,17 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let silent = |leader: i32| {
+            let broker = statistics.brokers.values().find(|broker| broker.nodeid == leader);
+            broker.map_or(i64::MAX, |broker| broker.rxidle)
+        };
         let mut watched = HashMap::new();
-        for (topic, entry) in statistics.topics {
-            for (partition, entry) in entry.partitions {
+        for (topic, entry) in &statistics.topics {
+            for (partition, entry) in &entry.partitions {
                 if let Ok(partition) = partition.parse::<i32>().map(|p| Partition::new(topic.clone(), p)) {
-                    watched.insert(partition, Watched { high: entry.hi_offset, end_reached: entry.eof_offset });
+                    let silent_us = silent(entry.leader);
+                    let (high, end_reached) = (entry.hi_offset, entry.eof_offset);
+                    watched.insert(partition, Watched { high, end_reached, silent_us });
                 }
             }
         }
@@ -153,7 +161,15 @@ struct Statistics {
     /// When they were made, by [`clock`].
     ts: i64,
     #[serde(default)]
+    brokers: HashMap<String, BrokerStatistics>,
+    #[serde(default)]
     topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics {
+    nodeid: i32,
+    rxidle: i64,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +180,7 @@ struct TopicStatistics {
 
 #[derive(Deserialize)]
 struct PartitionStatistics {
+    leader: i32,
     hi_offset: i64,
     eof_offset: i64,
 }

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "dead letters", include_str!("../../migrations/0003_dead_letters.sql")),
     (4, "relations", include_str!("../../migrations/0004_relations.sql")),
     (5, "generations", include_str!("../../migrations/0005_generations.sql")),
+    (6, "endpoint", include_str!("../../migrations/0006_endpoint.sql")),
 ];
 
 /// What `apply` did with one projection.

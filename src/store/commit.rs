@@ -92,7 +92,14 @@ pub(super) async fn write_batch(
     enter_gate(connection, plan, generation).await?;
     proof::step("begun").await;
     let schema = generation.schema.as_str();
-    let mut writer = Writer { plan, schema, way, misapplied: Vec::new(), marks: Marks::default() };
+    let mut writer = Writer {
+        plan,
+        schema,
+        way,
+        building: batch.building.as_deref(),
+        misapplied: Vec::new(),
+        marks: Marks::default(),
+    };
     let mut rows = 0;
     for at in &plan.write_order {
         rows += writer.table(connection, *at, &batch.tables[*at]).await?;

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod facts;
 mod fill;
 pub mod generations;
+mod load;
 mod locked;
 pub mod marks;
 pub mod meeting;

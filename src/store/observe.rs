@@ -52,6 +52,11 @@ impl Watch {
         watch
     }
 
+    /// Whether nothing follows from the table's rows.
+    pub fn is_idle(&self) -> bool {
+        self.reach.is_none() && self.joined.is_empty()
+    }
+
     /// The rows before a change, locked; they are made if they are not there.
     pub async fn before(
         &self,

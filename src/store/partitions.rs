@@ -91,6 +91,30 @@ pub async fn take(pool: &PgPool, generation: &Generation, taken: &[&Partition]) 
     Ok(starts.into_iter().max().unwrap_or(0))
 }
 
+/// Notes that partitions had nothing more to apply so many microseconds ago. Those that are just being committed are left
+/// out: the next time is soon.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn caught_up(pool: &PgPool, generation: &Generation, reached: &[(Partition, i64)]) -> Result<(), StoreError> {
+    sqlx::query(
+        "WITH held AS (
+            SELECT c.topic, c.partition, n.ago FROM projector.checkpoints c
+                JOIN unnest($2::text[], $3::int[], $4::bigint[]) AS n(topic, partition, ago) USING (topic, partition)
+            WHERE c.generation_id = $1 ORDER BY c.topic, c.partition FOR UPDATE OF c SKIP LOCKED
+        )
+        UPDATE projector.checkpoints c SET caught_up_at = clock_timestamp() - held.ago * interval '1 microsecond'
+        FROM held WHERE c.generation_id = $1 AND c.topic = held.topic AND c.partition = held.partition",
+    )
+    .bind(generation.id)
+    .bind(reached.iter().map(|(p, _)| p.topic.as_str()).collect::<Vec<_>>())
+    .bind(reached.iter().map(|(p, _)| p.partition).collect::<Vec<_>>())
+    .bind(reached.iter().map(|(_, ago)| *ago).collect::<Vec<_>>())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Notes that all is well with partitions: nothing died of what they hold.
 ///
 /// # Errors

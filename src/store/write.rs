@@ -3,7 +3,10 @@
 //! A table's patches are sorted by key and written in chunks, so that every transaction takes its locks in the one
 //! global order: tables as the plan lists them, keys ascending. A chunk goes **blind** when one upsert can say what
 //! all of its patches mean, and **locked** otherwise: the rows are made, locked in key order, patched in memory by
-//! [`Patch::apply`] and written back. Both give the same rows; a property test holds them to it.
+//! [`Patch::apply`] and written back. Into a generation that is being built, rows are **loaded** as long as all are new.
+//! All give the same rows; a property test holds them to it.
+
+use std::time::Instant;
 
 use sqlx::Arguments;
 use sqlx::postgres::{PgArguments, PgConnection};
@@ -11,11 +14,12 @@ use sqlx::postgres::{PgArguments, PgConnection};
 use super::bind;
 use super::error::StoreError;
 use super::fill::{Fill, refers_anew};
+use super::load::Loaded;
 use super::marks::Marks;
 use super::observe::Watch;
 use super::sql::{ident, vouched};
 use super::tables::{PRESENCE, sql_type, table_name, version_column};
-use crate::batch::Key;
+use crate::batch::{Building, Key};
 use crate::error_kind::Reason;
 use crate::event::Place;
 use crate::patch::{Change, FINAL, Patch};
@@ -26,12 +30,17 @@ use crate::proof::{self, Sabotage};
 /// Rows a statement writes at most. Larger ones gain nothing and hold more memory.
 const CHUNK: usize = 5_000;
 
-/// Which of the two ways to write may be taken; tests choose, the product always says [`Way::Best`].
+/// The same while others need answers, who have to wait for it.
+const SHARED_CHUNK: usize = 500;
+
+/// Which ways to write may be taken; tests choose, the product always says [`Way::Best`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Way {
     #[default]
     Best,
     Locked,
+    /// Rows that are new are loaded, as in a generation that is being built.
+    Loaded,
 }
 
 /// What a batch's tables are written with, and what comes of it.
@@ -39,6 +48,8 @@ pub(super) struct Writer<'w> {
     pub plan: &'w Plan,
     pub schema: &'w str,
     pub way: Way,
+    /// Of a generation that nobody reads yet.
+    pub building: Option<&'w Building>,
     /// Events whose patches cannot be applied to the rows that are there: the transaction is not to be committed then.
     pub misapplied: Vec<(Place, Reason)>,
     /// What follows from the rows that were written.
@@ -60,13 +71,34 @@ impl Writer<'_> {
         let target = Target::new(self.plan, self.schema, at);
         let watch = Watch::of(self.plan, at);
         let mut written = 0;
-        for chunk in rows.chunks(CHUNK) {
+        let is_shared = self.building.is_some_and(|building| building.share.is_shared());
+        let mut loads = match (self.way, self.building) {
+            (Way::Loaded, _) => true,
+            (Way::Best, Some(building)) => building.is_new(at),
+            _ => false,
+        } && watch.is_idle()
+            && table.joins.is_empty();
+        for chunk in rows.chunks(if is_shared { SHARED_CHUNK } else { CHUNK }) {
+            let begun = Instant::now();
+            if loads {
+                match target.load_new(connection, chunk, &mut self.misapplied).await? {
+                    Loaded::Yes => {
+                        written += chunk.len() as u64;
+                        self.rest(begun).await;
+                        continue;
+                    }
+                    Loaded::NotNew => {
+                        loads = false;
+                        self.building.into_iter().for_each(|building| building.met(at));
+                    }
+                }
+            }
             let keys: Vec<&Key> = chunk.iter().map(|(key, _)| key).collect();
             let before = watch.before(&target, connection, &keys).await?;
             if !before.is_empty() {
                 proof::step("looked").await;
             }
-            let filled = match Blind::of(table, chunk).filter(|_| self.way == Way::Best) {
+            let filled = match Blind::of(table, chunk).filter(|_| self.way != Way::Locked) {
                 Some(form) => target.upsert(connection, &form, chunk).await?,
                 None => target.patch_locked(connection, chunk, &mut self.misapplied).await?,
             };
@@ -78,8 +110,16 @@ impl Writer<'_> {
             watch.after(&target, connection, &keys, &before, &mut self.marks).await?;
             written += chunk.len() as u64;
             proof::failpoint(proof::BETWEEN_CHUNKS);
+            self.rest(begun).await;
         }
         Ok(written)
+    }
+
+    /// Lets others have their share of the time.
+    async fn rest(&self, begun: Instant) {
+        if let Some(building) = self.building {
+            tokio::time::sleep(building.share.rest(begun.elapsed())).await;
+        }
     }
 }
 

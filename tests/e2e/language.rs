@@ -258,7 +258,7 @@ fn agree(world: &World, seed: u64) -> bool {
         }
     }
     let expected = of_model(&plan, &model);
-    for way in [Way::Best, Way::Locked] {
+    for way in [Way::Best, Way::Locked, Way::Loaded] {
         world.runtime.block_on(async {
             let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
             let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);

@@ -18,6 +18,7 @@ mod kills;
 mod language;
 mod parking;
 mod proxy;
+mod querying;
 mod restarts;
 mod rows;
 mod surroundings;

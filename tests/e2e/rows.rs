@@ -215,7 +215,7 @@ fn ways_agree(way: Way, presence: bool, seed: u64) {
 fn blind_and_locked_give_the_rows_of_the_naive_model() {
     for seed in 1..=12 {
         for presence in [false, true] {
-            for way in [Way::Best, Way::Locked] {
+            for way in [Way::Best, Way::Locked, Way::Loaded] {
                 ways_agree(way, presence, seed);
             }
         }

@@ -154,6 +154,7 @@ impl World {
             .env("PROJECTOR__POSTGRES__DATABASE", &self.name)
             .env("PROJECTOR__PROJECTIONS", self.projections())
             .env("PROJECTOR__SERVE__LISTEN", "")
+            .env("PROJECTOR__SERVE__AUTH__ANONYMOUS_ROLE", "projector")
             .env("PROJECTOR__LOG__LEVEL", "info");
         command
     }
@@ -180,7 +181,7 @@ impl World {
         self.start_verb(&["run"], environment)
     }
 
-    fn start_verb(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
+    pub fn start_verb(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let log = self.directory.path().join(format!("daemon-{}.log", NEXT.fetch_add(1, Ordering::SeqCst)));
         let mut command = self.command(arguments);

@@ -36,6 +36,7 @@ impl Lane {
         proof::failpoint(proof::AFTER_FOLD);
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(&self.running.plan));
         batch.careful = self.pace.is_careful();
+        batch.building = self.polite().map(|polite| polite.building.clone());
         self.opened = None;
         let rate = self.rate.now();
         let (answer, receiver) = sync_channel(1);
@@ -78,7 +79,7 @@ impl Lane {
         if paused {
             self.ends.moved(self.owned.keys());
             self.consumer.seek(self.owned.iter().map(|(partition, owned)| (partition, owned.next)))?;
-            self.consumer.resume(self.owned.iter().filter(|(_, owned)| owned.waits_for.is_empty()).map(|(p, _)| p))?;
+            self.consumer.resume(self.owned.iter().filter(|(_, owned)| owned.is_fetched()).map(|(p, _)| p))?;
         }
         Ok(())
     }
@@ -93,12 +94,20 @@ impl Lane {
         self.in_flight = None;
         match outcome {
             Outcome::Committed { progress, rows, counted, parked } => {
+                if self.polite().is_none() {
+                    self.running.demand.note();
+                }
                 if let Some((events, first)) = parked {
                     tracing::warn!("{}: {events} parked; the first is {first}", self.running.plan.name);
                 }
                 self.seen.committed(counted.into_iter().map(|c| (c.partition, c.identity, c.time)));
                 tracing::trace!("{}: {} events, {rows} rows", self.running.plan.name, progress.events());
                 self.rate.add(progress.events());
+                for (partition, step) in &progress.0 {
+                    if let Some(owned) = self.owned.get_mut(partition) {
+                        owned.committed = step.to;
+                    }
+                }
                 self.report(&progress);
                 self.relax(&progress);
                 Ok(())
@@ -194,6 +203,7 @@ impl Lane {
             match known.get(partition) {
                 Some(reached) => {
                     owned.next = reached.next_offset;
+                    owned.committed = reached.next_offset;
                     owned.clock = reached.clock;
                     owned.stop_at = reached.stop_at;
                 }

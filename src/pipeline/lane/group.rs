@@ -41,18 +41,18 @@ impl Lane {
     pub(super) fn rebalance(&mut self, event: GroupEvent) -> Result<(), End> {
         // Of the partitions that stay, librdkafka drops and fetches again what stands in its queue.
         self.ends.moved(self.owned.keys());
-        if !self.replay.is_empty() {
+        if self.forget_held() || !self.replay.is_empty() {
             // What is kept was to be folded before what Kafka gives next: it is fetched again instead.
             self.replay.forget();
             self.reload("partitions are given and taken")?;
         }
         match event {
             GroupEvent::Assigned(partitions) => {
-                let taken = assignment::take_over(&self.running, &self.runtime, &self.consumer, &partitions)?;
+                let mut taken = assignment::take_over(&self.running, &self.runtime, &self.consumer, &partitions)?;
+                self.line_up(&mut taken);
                 self.consumer.assign(taken.iter().map(|(partition, owned)| (partition, owned.next)))?;
-                let waiting =
-                    taken.iter().filter(|(_, owned)| !owned.waits_for.is_empty()).map(|(partition, _)| partition);
-                self.consumer.pause(waiting)?;
+                let resting = taken.iter().filter(|(_, owned)| !owned.is_fetched()).map(|(partition, _)| partition);
+                self.consumer.pause(resting)?;
                 self.note_taken(&taken)?;
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
@@ -85,9 +85,11 @@ impl Lane {
             return Ok(());
         }
         let over = assignment::waits_over(&self.running, &self.runtime, &self.owned)?;
+        let takes_turns = self.polite().is_some() && self.turns.is_on();
         for partition in &over {
             if let Some(owned) = self.owned.get_mut(partition) {
                 owned.waits_for.clear();
+                owned.in_line = takes_turns && owned.next < owned.high;
             }
         }
         if !over.is_empty() {
@@ -95,8 +97,10 @@ impl Lane {
             // What the older partitions parked meanwhile blocks keys that have moved here.
             self.know_parked()?;
         }
-        self.ends.moved(over.iter());
-        self.consumer.resume(&over)?;
+        let fetched = |partition: &&Partition| self.owned.get(*partition).is_some_and(Owned::is_fetched);
+        let on: Vec<&Partition> = over.iter().filter(fetched).collect();
+        self.ends.moved(on.iter().copied());
+        self.consumer.resume(on)?;
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! A lane: one ordered worker over some partitions of one projection.
 
 mod committing;
+mod freshness;
 mod group;
 mod parked;
 mod replay;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,9 +21,12 @@ use super::commit::Outcome;
 use super::end::{End, Owned};
 use super::message::{Folded, SetAside, fold_message};
 use super::pace::Pace;
+use freshness::Freshness;
 use replay::Replay;
+use turns::Turns;
 
 use super::partition_ends::{Ends, Fetched};
+use super::politeness::Stretch;
 use super::rate::Rate;
 use super::{Outage, Politeness, Running};
 use crate::batch::Batch;
@@ -43,6 +48,9 @@ pub struct Lane {
     replay: Replay,
     stop: CancellationToken,
     owned: BTreeMap<Partition, Owned>,
+    turns: Turns,
+    stretch: Stretch,
+    freshness: Freshness,
     batch: Batch,
     seen: Seen,
     /// When the first event of the batch came.
@@ -97,6 +105,9 @@ impl Lane {
             replay: Replay::default(),
             stop,
             owned: BTreeMap::new(),
+            turns: Turns::default(),
+            stretch: Stretch::default(),
+            freshness: Freshness::default(),
             opened: None,
             in_flight: None,
             pace: Pace::Free,
@@ -160,6 +171,8 @@ impl Lane {
             if self.swept.elapsed() > Duration::from_secs(self.running.settings.fold.sweep_s) {
                 self.sweep();
             }
+            self.take_turns()?;
+            self.tell_freshness();
             let wait = self.patience();
             let fetched = self.fetch(wait)?;
             self.follow_ends(fetched);
@@ -172,7 +185,9 @@ impl Lane {
     /// Lets expired rows go, beside the folding.
     fn sweep(&mut self) {
         self.swept = Instant::now();
-        if self.running.plan.tables.iter().all(|table| table.expire.is_none() && table.forget.is_none()) {
+        let keeps_all = self.running.plan.tables.iter().all(|table| table.expire.is_none() && table.forget.is_none());
+        // Partitions that are still in line have no clock yet, and events from long ago.
+        if keeps_all || self.polite().is_some() {
             return;
         }
         let running = self.running.clone();
@@ -202,7 +217,10 @@ impl Lane {
             return Ok(Fetched::Message);
         }
         let consumer = self.consumer.clone();
-        let rest = self.running.politeness.as_ref().map_or(Duration::ZERO, Politeness::wait);
+        let rest = match self.running.politeness.as_ref().filter(|polite| !polite.over.is_cancelled()) {
+            Some(polite) => polite.wait().max(self.stretch.rest(&polite.building.share)),
+            None => Duration::ZERO,
+        };
         if !rest.is_zero() {
             // Nothing is polled, so nothing is known of the queue.
             std::thread::sleep(rest.min(Duration::from_millis(20)));
@@ -211,16 +229,22 @@ impl Lane {
         match consumer.poll(wait) {
             Polled::Message(message) => {
                 self.running.politeness.iter().for_each(Politeness::passed);
-                self.take_in(&record_of(&message))?;
+                let record = record_of(&message);
+                if !self.turns.hold(&record) {
+                    self.take_in(&record)?;
+                }
                 Ok(Fetched::Message)
             }
             Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
             // It ended early, for the news; and what stood in the queue may be fetched again.
             Polled::Nothing if consumer.has_group_event() => Ok(Fetched::Word),
-            Polled::Nothing => Ok(Fetched::Nothing),
+            Polled::Nothing => {
+                self.stretch = Stretch::default();
+                Ok(Fetched::Nothing)
+            }
             Polled::EndOfPartition(number) => {
-                // Of those that wait nothing is fetched.
-                let fetched = self.owned.iter().filter(|(_, owned)| owned.waits_for.is_empty());
+                self.turns.end_at(number);
+                let fetched = self.owned.iter().filter(|(_, owned)| owned.is_fetched());
                 self.ends.reached(number, fetched.map(|(partition, _)| partition), clock);
                 Ok(Fetched::Word)
             }
@@ -316,13 +340,14 @@ impl Lane {
             for (partition, owned) in &mut self.owned {
                 owned.high = watched.get(partition).map_or(owned.high, |seen| owned.high.max(seen.high));
             }
+            self.freshness.report(made, &watched);
             self.ends.report(made, watched);
         }
-        if !self.replay.is_empty() {
+        if !self.replay.is_empty() || self.turns.is_holding() {
             return;
         }
         for (partition, seen) in self.ends.polled(fetched, clock) {
-            let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.waits_for.is_empty()) else {
+            let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.is_fetched()) else {
                 continue;
             };
             let end = owned.stop_at.map_or(seen.end_reached, |stop| seen.end_reached.min(stop));
@@ -352,7 +377,7 @@ impl Lane {
         if self.in_flight.is_some() {
             return false;
         }
-        if self.behind() > fold.far_behind {
+        if self.behind() > fold.far_behind || self.turns.is_on() {
             return opened.elapsed() >= Duration::from_secs(fold.catch_up_s);
         }
         const LONGEST_LIVE: Duration = Duration::from_millis(10);

@@ -27,6 +27,11 @@ impl Replay {
         self.keeping
     }
 
+    /// These come before anything else that Kafka has.
+    pub fn insert(&mut self, messages: Vec<Message>) {
+        self.ahead.extend(messages);
+    }
+
     /// A message was folded.
     pub fn folded(&mut self, message: Message) {
         if self.keeping {
