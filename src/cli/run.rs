@@ -166,12 +166,7 @@ impl Folding {
             }
             match listed.plan(&self.plans) {
                 Ok(plan) => {
-                    tracing::info!(
-                        "folding {} generation {} ({})",
-                        generation.projection,
-                        generation.number,
-                        listed.state.name()
-                    );
+                    tracing::info!("folding {generation} ({})", listed.state.name());
                     let polite = || Politeness::new(&plan, &self.rebuild, listed.max_rate, supervisor.demand());
                     let politeness = is_behind.then(polite);
                     supervisor.start(plan, generation.clone(), politeness);
@@ -213,11 +208,11 @@ async fn prepare(
         .await;
         match attempt {
             Ok(listed) => {
-                outage.over("Postgres");
+                outage.over(&"Postgres");
                 return Ok(Some(listed));
             }
             Err(error) if error.is_transient() => {
-                let wait = outage.failed("Postgres", &error);
+                let wait = outage.failed(&"Postgres", &error);
                 if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
                     return Ok(None);
                 }

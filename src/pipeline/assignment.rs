@@ -147,7 +147,7 @@ fn add_partition(
     let waits_for = Waits::from([(partition.topic.clone(), ends)]);
     tracing::info!(
         "{}: {partition} is new; it is read when the older partitions have passed their present ends",
-        running.plan.name
+        running.generation
     );
     runtime.block_on(partitions::begin(&running.pool, &running.generation, partition, low, &waits_for))?;
     Ok(Checkpoint { next_offset: low, clock: None, waits_for })

@@ -40,7 +40,7 @@ pub enum Outcome {
 /// Commits a batch. Transient failures are tried again without end, the waits growing to about six seconds.
 pub async fn settle(running: Arc<Running>, batch: Sealed, rate: f64) -> Outcome {
     let mut outage = Outage::default();
-    let what = format!("{}: writing to Postgres", running.plan.name);
+    let what = format!("{}: writing to Postgres", running.generation);
     loop {
         let result = commit(&running.pool, &running.plan, &running.generation, &batch, rate, Way::Best).await;
         match result {

@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outage, Running};
 use crate::error_kind::ErrorKind;
-use crate::store::StoreError;
 use crate::store::partitions::Halt;
 use crate::store::propagate::propagate;
+use crate::store::{Generation, StoreError};
 
 /// Propagates until it is to stop. A halt stops the lanes too.
 pub async fn keep_propagating(running: Arc<Running>, stop: CancellationToken) -> Option<Halt> {
@@ -19,7 +19,7 @@ pub async fn keep_propagating(running: Arc<Running>, stop: CancellationToken) ->
         return None;
     }
     let Running { plan, generation, pool, .. } = &*running;
-    let what = format!("{}: propagating", plan.name);
+    let what = format!("{generation}: propagating");
     let mut outage = Outage::default();
     while !stop.is_cancelled() {
         let wait = match propagate(pool, plan, generation).await {
@@ -37,7 +37,7 @@ pub async fn keep_propagating(running: Arc<Running>, stop: CancellationToken) ->
             Err(error) if error.kind() == ErrorKind::Transient => outage.failed(&what, &error),
             Err(error) => {
                 stop.cancel();
-                return Some(halted(&plan.name, &error));
+                return Some(halted(generation, &error));
             }
         };
         tokio::select! {
@@ -49,13 +49,13 @@ pub async fn keep_propagating(running: Arc<Running>, stop: CancellationToken) ->
     None
 }
 
-fn halted(name: &str, error: &StoreError) -> Halt {
+fn halted(generation: &Generation, error: &StoreError) -> Halt {
     let message = format!("what follows from its events cannot be written: {error}");
     let code = match error {
         StoreError::Data(_) => "refused-by-postgres",
         StoreError::Unapplied(reason) => reason.code,
         _ => "postgres",
     };
-    tracing::debug!("{name}: {error:?}");
+    tracing::debug!("{generation}: {error:?}");
     Halt { code: code.into(), message, place: None }
 }

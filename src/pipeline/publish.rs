@@ -16,7 +16,7 @@ use crate::store::parked::outbox::{published, unpublished};
 /// Writes until it is told to stop.
 pub async fn publish(running: Arc<Running>, topic: String, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_millis(500);
-    let what = format!("{}: the dead-letter topic {topic}", running.plan.name);
+    let what = format!("{}: the dead-letter topic {topic}", running.generation);
     let publisher = match Publisher::new(&running.settings.kafka) {
         Ok(publisher) => publisher,
         Err(error) => return tracing::error!("{what}: {error}"),

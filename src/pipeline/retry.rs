@@ -50,13 +50,13 @@ pub struct Report {
 
 impl Report {
     /// For the log.
-    pub fn tell(&self, projection: &str, partition: &Partition) {
+    pub fn tell(&self, generation: &Generation, partition: &Partition) {
         let Settled { released, failed, .. } = &self.settled;
         if !released.is_empty() {
-            tracing::info!("{projection}: {} parked events of {partition} are settled", released.len());
+            tracing::info!("{generation}: {} parked events of {partition} are settled", released.len());
         }
         for again in failed {
-            tracing::warn!("{projection}: {} stays parked: {}", again.place, again.reason);
+            tracing::warn!("{generation}: {} stays parked: {}", again.place, again.reason);
         }
     }
 }

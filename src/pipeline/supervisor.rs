@@ -88,7 +88,7 @@ impl Supervisor {
     /// Starts the lanes of a generation.
     pub fn start(&mut self, plan: Plan, generation: Generation, politeness: Option<Politeness>) {
         let Common { settings, pool, admin, stepping, demand, stop } = &*self.common;
-        let (id, name) = (generation.id, format!("{} generation {}", generation.projection, generation.number));
+        let (id, name) = (generation.id, generation.to_string());
         let own_stop = stop.child_token();
         let running = Arc::new(Running {
             plan,
@@ -153,16 +153,16 @@ impl Supervisor {
 /// Runs a projection's lanes. When it stands still it is left so until somebody lets it go on: by retrying, discarding or
 /// correcting what it stands before, or by `projector resume`.
 async fn supervise(running: Arc<Running>, stop: CancellationToken, ended: mpsc::Sender<Ended>) {
-    let projection = running.plan.name.clone();
+    let name = running.generation.to_string();
     let mut outage = Outage::default();
     loop {
         while let Err(error) = unhalt(&running.pool, &running.generation).await {
-            let wait = outage.failed(&format!("{projection}: starting"), &error);
+            let wait = outage.failed(&format!("{name}: starting"), &error);
             if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
                 return;
             }
         }
-        outage.over(&format!("{projection}: starting"));
+        outage.over(&format!("{name}: starting"));
         let own_stop = stop.child_token();
         let mut workers: Vec<_> = (0..running.settings.fold.lanes)
             .map(|at| tokio::spawn(keep_running(running.clone(), at, own_stop.clone())))
@@ -183,15 +183,15 @@ async fn supervise(running: Arc<Running>, stop: CancellationToken, ended: mpsc::
         let halted = first_halt.clone();
         if let Some(halt) = &halted {
             let place = halt.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
-            tracing::error!("{projection} stands still{place}: {} [{}]", halt.message, halt.code);
+            tracing::error!("{name} stands still{place}: {} [{}]", halt.message, halt.code);
         }
         // Nobody may be listening any more.
-        let _ = ended.try_send(Ended { projection: projection.clone(), halt: halted });
+        let _ = ended.try_send(Ended { projection: running.plan.name.clone(), halt: halted });
         let Some(reason) = first_halt else { return };
         if stand_still(&running, &reason, &stop).await.is_err() {
             return;
         }
-        tracing::info!("{projection} goes on");
+        tracing::info!("{name} goes on");
     }
 }
 
@@ -217,7 +217,7 @@ async fn stand_still(running: &Running, reason: &Halt, stop: &CancellationToken)
         match looked.await {
             Ok(true) => recorded = true,
             Ok(false) => return Ok(()),
-            Err(error) => tracing::debug!("{}: standing still: {error}", plan.name),
+            Err(error) => tracing::debug!("{generation}: standing still: {error}"),
         }
         if tokio::time::timeout(EVERY, stop.cancelled()).await.is_ok() {
             return Err(Stopped);
@@ -232,14 +232,14 @@ async fn retry_requested(running: &Running) -> Result<(), StoreError> {
         let Some(source) = source.filter(|_| counts.requested > 0) else { continue };
         let (served_schema, poison_attempts) = (settings.serve.schema.as_str(), settings.fold.poison_attempts);
         let retry = Retry { pool, plan, generation, source, partition: &partition, served_schema, poison_attempts };
-        retry.run(&BTreeSet::new(), &BTreeMap::new(), Earnest::Really).await?.tell(&plan.name, &partition);
+        retry.run(&BTreeSet::new(), &BTreeMap::new(), Earnest::Really).await?.tell(generation, &partition);
     }
     Ok(())
 }
 
 /// Runs a lane, and a new one after each outage, until it is to stop. A halt stops the other lanes too.
 async fn keep_running(running: Arc<Running>, at: usize, stop: CancellationToken) -> Option<Halt> {
-    let name = running.plan.name.clone();
+    let name = running.generation.to_string();
     let mut outage = Outage::default();
     loop {
         let started = Instant::now();
@@ -266,7 +266,7 @@ async fn keep_running(running: Arc<Running>, at: usize, stop: CancellationToken)
 async fn run_lane(running: Arc<Running>, at: usize, stop: CancellationToken) -> End {
     let runtime = Handle::current();
     let (sender, mut receiver) = tokio::sync::oneshot::channel();
-    let name = format!("{}-{at}", running.plan.name);
+    let name = format!("{}-{at}", running.generation);
     let pulse = Arc::new(AtomicU64::new(0));
     let stuck = Duration::from_secs(running.settings.fold.stuck_s);
     let of_lane = pulse.clone();

@@ -48,8 +48,7 @@ impl Builder {
                 Ok(false) => self.rest(building.generation.id),
                 Err(error) => {
                     self.rest(building.generation.id);
-                    let generation = &building.generation;
-                    tracing::warn!("{}: generation {}: {error}", generation.projection, generation.number);
+                    tracing::warn!("{}: {error}", building.generation);
                 }
             }
         }
@@ -75,7 +74,6 @@ impl Builder {
     /// Promotes a generation that has caught up. False when that was tried and did not succeed.
     async fn catch_up(&self, building: &Listed, plan: &Plan) -> Result<bool, StoreError> {
         let generation = &building.generation;
-        let (name, number) = (&generation.projection, generation.number);
         if status::halt(&self.pool, generation.id).await?.is_some() {
             return Ok(true);
         }
@@ -84,19 +82,19 @@ impl Builder {
             return Ok(true);
         }
         if !building.ready {
-            tracing::info!("{name}: generation {number} has caught up");
+            tracing::info!("{generation} has caught up");
             promotion::note(&self.pool, generation, None).await?;
         }
         if building.manual {
             return Ok(true);
         }
-        if let Some(reason) = self.worse(generation.id, name).await? {
+        if let Some(reason) = self.worse(generation.id, &generation.projection).await? {
             self.refuse(building, &reason).await?;
             return Ok(false);
         }
         match promotion::promote(&self.pool, plan, generation, &self.settings.serve.schema).await? {
             Promoted::Done => {
-                tracing::info!("{name}: readers see generation {number}");
+                tracing::info!("readers see {generation}");
                 return Ok(true);
             }
             Promoted::Behind(_) | Promoted::Busy => {}
@@ -108,7 +106,7 @@ impl Builder {
     async fn refuse(&self, building: &Listed, reason: &str) -> Result<(), StoreError> {
         if building.refused.as_deref() != Some(reason) {
             let generation = &building.generation;
-            tracing::warn!("{}: generation {} is not promoted: {reason}", generation.projection, generation.number);
+            tracing::warn!("{generation} is not promoted: {reason}");
             promotion::note(&self.pool, generation, Some(reason)).await?;
         }
         Ok(())
@@ -170,8 +168,7 @@ impl Builder {
             let age_s = old.replaced_s.unwrap_or(0.0);
             if at >= rebuild.keep_generations || age_s > rebuild.keep_for_s as f64 {
                 promotion::drop(&self.pool, &old.generation).await?;
-                let generation = &old.generation;
-                tracing::info!("{}: generation {} was kept for long enough", generation.projection, generation.number);
+                tracing::info!("{} was kept for long enough", old.generation);
             }
         }
         Ok(())

@@ -26,6 +26,13 @@ pub struct Generation {
     pub schema: String,
 }
 
+/// As the log names it: the projection and the number, such as `orders.2`.
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.projection, self.number)
+    }
+}
+
 /// Commits patches and progress together. The first statement moves the checkpoint by compare-and-set, so that a batch
 /// that overlaps what is already applied writes nothing.
 ///

@@ -67,7 +67,7 @@ fn stands_still(name: &str, bad: &[u8], expected: &[&str]) {
     );
     assert_eq!(world.query("SELECT next_offset FROM projector.checkpoints"), [r#"{"next_offset":1}"#], "{name}");
     assert!(daemon.is_running(), "{name}: one projection's trouble is not the daemon's");
-    assert!(daemon.log().contains("stands still"), "{name}: {}", daemon.log());
+    assert!(daemon.log().contains("strict.1 stands still"), "{name}: {}", daemon.log());
 }
 
 #[test]

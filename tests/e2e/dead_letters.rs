@@ -136,7 +136,7 @@ fn without_a_key_nobody_knows_what_would_have_to_wait() {
     let (code, text) = strict.output(&["dead-letters", "discard", &place, "--reason", "cut off by hand"]);
     assert!(code == 0 && text.contains("goes on"), "{text}");
     strict.applied("payments", "events");
-    assert!(daemon.log().contains("payments goes on"), "{}", daemon.log());
+    assert!(daemon.log().contains("payments.1 goes on"), "{}", daemon.log());
     assert_eq!(strict.query("SELECT count(*) AS n FROM views.payments"), ["{\"n\":2}"]);
 
     let lenient = world("lenient", "keyless: park");

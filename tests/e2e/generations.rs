@@ -166,7 +166,7 @@ fn a_changed_definition_takes_over_unnoticed_and_back() {
 fn what_stands_on_a_view_is_kept_or_named() {
     let world = world("dependants");
     send(&world, 0..10);
-    let _daemon = world.start(&[]);
+    let daemon = world.start(&[]);
     until_counted(&world, 10);
     world.execute("CREATE MATERIALIZED VIEW public.summed AS SELECT sum(total) AS total FROM views.orders");
     world.projection("orders.yaml", &with_note());
@@ -178,6 +178,18 @@ fn what_stands_on_a_view_is_kept_or_named() {
     assert_eq!(served(&world), "1");
     world.execute("DROP MATERIALIZED VIEW public.summed");
     until_served(&world, "2");
+    let told = [
+        "orders.1: a lane owns",
+        "folding orders.2 (building)",
+        "orders.2: a lane owns",
+        "orders.2 has caught up",
+        "orders.2 is not promoted: public.summed stands on",
+        "readers see orders.2",
+    ];
+    world.wait("the log to name generations", || match daemon.log() {
+        log if told.iter().all(|line| log.contains(line)) => Ok(()),
+        log => Err(log),
+    });
 }
 
 #[test]

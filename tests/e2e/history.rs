@@ -32,7 +32,7 @@ fn truncated_history_needs_a_reason() {
     let daemon = world.start(&[]);
     let halt = world.halted("counter");
     assert!(halt.contains("truncated-history") && halt.contains("2 earlier events are gone"), "{halt}");
-    assert!(daemon.log().contains("stands still"), "{}", daemon.log());
+    assert!(daemon.log().contains("counter.1 stands still"), "{}", daemon.log());
     drop(daemon);
 
     let accepted = COUNTER.replace("TOPIC(events) }", "TOPIC(events), accept_truncated: the first year was archived }");

@@ -98,10 +98,10 @@ impl Lane {
                     self.running.demand.note();
                 }
                 if let Some((events, first)) = parked {
-                    tracing::warn!("{}: {events} parked; the first is {first}", self.running.plan.name);
+                    tracing::warn!("{}: {events} parked; the first is {first}", self.running.generation);
                 }
                 self.seen.committed(counted.into_iter().map(|c| (c.partition, c.identity, c.time)));
-                tracing::trace!("{}: {} events, {rows} rows", self.running.plan.name, progress.events());
+                tracing::trace!("{}: {} events, {rows} rows", self.running.generation, progress.events());
                 self.rate.add(progress.events());
                 for (partition, step) in &progress.0 {
                     if let Some(owned) = self.owned.get_mut(partition) {
@@ -211,8 +211,8 @@ impl Lane {
             }
         }
         match self.owned.values().any(|owned| owned.stop_at.is_some()) {
-            true => tracing::debug!("{}: standing still, to be compared with another", self.running.plan.name),
-            false => tracing::info!("{}: going on from the checkpoints: {why}", self.running.plan.name),
+            true => tracing::debug!("{}: standing still, to be compared with another", self.running.generation),
+            false => tracing::info!("{}: going on from the checkpoints: {why}", self.running.generation),
         }
         self.know_parked()?;
         if !at_hand {
@@ -234,7 +234,7 @@ impl Lane {
     }
 
     pub(super) fn drain(&mut self) -> End {
-        let name = self.running.plan.name.clone();
+        let name = self.running.generation.to_string();
         let events = self.batch.progress.events();
         if events > 0 || self.in_flight.is_some() {
             tracing::debug!("{name}: committing {events} events before stopping");

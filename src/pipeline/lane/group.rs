@@ -57,7 +57,7 @@ impl Lane {
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
                 if !names.is_empty() {
-                    tracing::info!("{}: a lane owns {}", self.running.plan.name, names.join(", "));
+                    tracing::info!("{}: a lane owns {}", self.running.generation, names.join(", "));
                 }
             }
             GroupEvent::Revoked { partitions, lost } => {
@@ -138,7 +138,7 @@ impl Lane {
         if pace.is_careful() {
             tracing::info!(
                 "{}: nothing was committed since a lane took these partitions over last; going carefully, {} at once",
-                self.running.plan.name,
+                self.running.generation,
                 pace.limit().unwrap_or(0)
             );
             self.pace = pace;
@@ -155,7 +155,7 @@ impl Lane {
             .runtime
             .block_on(async { tokio::time::timeout(PATIENCE, partitions::clear(pool, generation, &partitions)).await });
         if let Ok(Err(error)) = cleared {
-            tracing::debug!("{}: {error}", self.running.plan.name);
+            tracing::debug!("{}: {error}", self.running.generation);
         }
     }
 }

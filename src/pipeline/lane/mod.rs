@@ -194,9 +194,9 @@ impl Lane {
         self.runtime.spawn(async move {
             match sweep(&running.pool, &running.plan, &running.generation).await {
                 Ok(0) => {}
-                Ok(rows) => tracing::debug!("{}: {rows} expired rows swept", running.plan.name),
+                Ok(rows) => tracing::debug!("{}: {rows} expired rows swept", running.generation),
                 // The next sweep takes them; when Postgres is away the lane says so.
-                Err(error) => tracing::debug!("{}: not swept: {error}", running.plan.name),
+                Err(error) => tracing::debug!("{}: not swept: {error}", running.generation),
             }
         });
     }
@@ -251,14 +251,14 @@ impl Lane {
             Polled::NoTopic => {
                 if !self.missing_topic_told {
                     self.missing_topic_told = true;
-                    tracing::info!("{}: a topic does not exist yet; waiting for it", self.running.plan.name);
+                    tracing::info!("{}: a topic does not exist yet; waiting for it", self.running.generation);
                 }
                 Ok(Fetched::Word)
             }
             Polled::OutOfRange => Err(self.out_of_range()),
             Polled::Problem(error) => {
                 // librdkafka tries on at its own pace; a pause here would only let its messages queue up.
-                let _ = self.outage.failed(&self.running.plan.name, &error);
+                let _ = self.outage.failed(&self.running.generation, &error);
                 Ok(Fetched::Word)
             }
         }
@@ -297,7 +297,7 @@ impl Lane {
                 owned.next = record.offset + 1;
                 self.ends.delivered(&partition, clock);
                 self.opened.get_or_insert_with(Instant::now);
-                self.outage.over(&self.running.plan.name);
+                self.outage.over(&self.running.generation);
                 if self.replay.is_keeping() {
                     self.replay.folded(Message::of(record));
                 }

@@ -93,7 +93,7 @@ impl Lane {
         };
         match self.runtime.block_on(retry.run(&BTreeSet::new(), &BTreeMap::new(), Earnest::Really)) {
             Ok(report) => {
-                report.tell(&running.plan.name, partition);
+                report.tell(&running.generation, partition);
                 self.retry_again |= report.more;
                 self.seen.committed(report.counted.into_iter().map(|c| (c.partition, c.identity, c.time)));
                 Ok(())
