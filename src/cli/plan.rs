@@ -11,8 +11,9 @@ use crate::config::Settings;
 use crate::plan::Plan;
 use crate::plan::change::{Change, Need, changes};
 use crate::source::{Consumer, SourceError};
-use crate::store::facts::{Facts, facts};
+use crate::store::facts::{Build, Facts, facts, last_build};
 use crate::store::generations::{self, Listed, State};
+use crate::store::upcasters::Compared;
 use crate::store::{catalog, connect};
 
 /// Exit code when something would change, for pipelines.
@@ -29,6 +30,10 @@ struct Step {
     /// Partitions whose early history is gone, and the first offset that is there.
     truncated: Vec<(Partition, i64)>,
     facts: Facts,
+    /// The newest build that was measured.
+    last_build: Option<Build>,
+    /// Steps of upcasters that are new, or what is another one.
+    upcasters: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,8 @@ enum What {
     /// The definition is the same; upcasters or the program are others.
     RebuildSame,
     InPlace,
+    /// Steps were added to upcasters: no row is another, and events that were parked for want of them can be retried.
+    MoreUpcasters,
     Nothing,
     /// A newer definition was applied after this one.
     Superseded,
@@ -60,7 +67,11 @@ pub fn plan(common: &Common, format: Format) -> Result<ExitCode, Failure> {
         let mut steps = Vec::new();
         for plan in &plans {
             let superseded = known && catalog::is_superseded(&pool, plan).await.map_err(Failure::failed)?;
-            steps.push(step(&pool, &settings, plan, &listed, superseded).await?);
+            let mut step = step(&pool, &settings, plan, &listed, superseded).await?;
+            if known && step.is_built() {
+                step.last_build = last_build(&pool, &plan.name).await.map_err(Failure::failed)?;
+            }
+            steps.push(step);
         }
         pool.close().await;
         for orphan in listed.iter().filter(|listed| listed.state == State::Live) {
@@ -94,16 +105,25 @@ async fn step(
         step.history(settings, plan).await?;
         return Ok(step);
     };
+    let upcasters = newest.upcasters_of(plan);
     let what = match newest.need(plan) {
         _ if superseded && !newest.is_current(plan) => What::Superseded,
-        Need::Nothing if newest.is_current(plan) => What::Nothing,
+        Need::Nothing if newest.is_current(plan) => match upcasters {
+            Compared::More(_) => What::MoreUpcasters,
+            _ => What::Nothing,
+        },
         Need::Nothing => What::RebuildSame,
         Need::InPlace if newest.state == State::Live => What::InPlace,
         _ => What::Rebuild,
     };
     let mut step = Step::plain(&plan.name, what);
     step.changes = changes(&newest.definition, &plan.definition);
-    if matches!(what, What::Rebuild | What::RebuildSame) {
+    step.upcasters = match upcasters {
+        Compared::Same => Vec::new(),
+        Compared::More(steps) => steps.iter().map(|step| format!("+ upcaster {step}")).collect(),
+        Compared::Changed(name) => vec![format!("~ upcaster {name}")],
+    };
+    if step.is_built() {
         step.history(settings, plan).await?;
     }
     if let (Some(live), What::Rebuild | What::RebuildSame | What::InPlace) = (live, what) {
@@ -122,7 +142,19 @@ impl Step {
             topics: BTreeSet::new(),
             truncated: Vec::new(),
             facts: Facts::default(),
+            last_build: None,
+            upcasters: Vec::new(),
         }
+    }
+
+    /// Whether history is folded for it.
+    fn is_built(&self) -> bool {
+        matches!(self.what, What::Create | What::Rebuild | What::RebuildSame)
+    }
+
+    /// About how many seconds it takes to fold what there is, by the newest build that was measured.
+    fn estimate_s(&self) -> Option<f64> {
+        self.last_build.and_then(|last| last.estimate_s(self.events))
     }
 
     /// What there is to be folded.
@@ -170,6 +202,10 @@ impl Step {
                 )
             }
             What::InPlace => format!("{name}: changes in place; no row is another"),
+            What::MoreUpcasters => format!(
+                "{name}: steps are added to upcasters; no row is another. For events that were parked for want of one, start the \
+                 daemons again, then: projector dead-letters retry --code no-upcaster"
+            ),
             What::Nothing => format!("{name}: unchanged"),
             What::Superseded => format!("{name}: a newer definition was applied after this one; apply leaves it alone"),
             What::Orphan => format!("{name}: is in the catalog, and no file defines it; it is folded and served on"),
@@ -181,6 +217,7 @@ impl Step {
             What::Create => "create",
             What::Rebuild | What::RebuildSame => "rebuild",
             What::InPlace => "in-place",
+            What::MoreUpcasters => "more-upcasters",
             What::Nothing => "unchanged",
             What::Superseded => "superseded",
             What::Orphan => "no-file",
@@ -197,8 +234,9 @@ impl Step {
             .collect();
         json!({
             "projection": self.name, "action": what, "changes": changes, "events": self.events, "topics": self.topics,
-            "truncated": truncated, "bytes": self.facts.bytes, "last_build_s": self.facts.built_in_s,
-            "dependants": self.facts.dependants,
+            "truncated": truncated, "bytes": self.facts.bytes, "last_build_s": self.last_build.map(|last| last.seconds),
+            "last_build_events": self.last_build.map(|last| last.events), "estimated_s": self.estimate_s(),
+            "upcasters": self.upcasters, "dependants": self.facts.dependants,
         })
     }
 }
@@ -208,6 +246,9 @@ fn print(steps: &[Step]) {
         println!("{}", step.headline());
         for change in &step.changes {
             println!("  {}", shortened(&change.to_string()));
+        }
+        for upcaster in &step.upcasters {
+            println!("  {upcaster}");
         }
         if !step.topics.is_empty() {
             let topics: Vec<&str> = step.topics.iter().map(String::as_str).collect();
@@ -219,8 +260,8 @@ fn print(steps: &[Step]) {
                  accept_truncated"
             );
         }
-        if let Some(seconds) = step.facts.built_in_s {
-            println!("  time: the last build took {seconds:.0} s");
+        if step.is_built() && step.events > 0 {
+            println!("  time: {}", time(step.last_build, step.estimate_s()));
         }
         if step.facts.bytes > 0 && step.what != What::InPlace {
             println!("  disk: about as much as the present tables have, {}", size(step.facts.bytes));
@@ -234,7 +275,7 @@ fn print(steps: &[Step]) {
         "{} to create, {} to build anew, {} to change in place, {} unchanged",
         of(&[What::Create]),
         of(&[What::Rebuild, What::RebuildSame]),
-        of(&[What::InPlace]),
+        of(&[What::InPlace, What::MoreUpcasters]),
         of(&[What::Nothing, What::Superseded, What::Orphan])
     );
 }
@@ -244,6 +285,25 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.into(),
+    }
+}
+
+/// About how long a build takes, and how that is known.
+fn time(last: Option<Build>, estimate_s: Option<f64>) -> String {
+    let Some(last) = last else { return "not known; no build of it has been measured yet".into() };
+    let measured = format!("{} in {}", count(last.events as usize, "event"), span(last.seconds));
+    match estimate_s {
+        Some(seconds) => format!("about {}; the last build folded {measured}", span(seconds)),
+        None => format!("not known; the last build, {measured}, was too short to tell"),
+    }
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        ..10.0 => format!("{seconds:.1} s"),
+        ..120.0 => format!("{seconds:.0} s"),
+        ..7_200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3_600.0),
     }
 }
 

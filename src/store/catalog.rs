@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "relations", include_str!("../../migrations/0004_relations.sql")),
     (5, "generations", include_str!("../../migrations/0005_generations.sql")),
     (6, "endpoint", include_str!("../../migrations/0006_endpoint.sql")),
+    (7, "built events", include_str!("../../migrations/0007_built_events.sql")),
 ];
 
 /// What `apply` did with one projection.
@@ -171,7 +172,7 @@ async fn apply_one(
                 generations::refresh(connection, plan, &newest.generation).await?;
                 return Ok(Ok(Applied::Unchanged));
             }
-            Compared::More => {
+            Compared::More(_) => {
                 generations::give_definition(connection, plan, &newest.generation).await?;
                 return Ok(Ok(Applied::MoreUpcasters));
             }

@@ -13,8 +13,6 @@ use super::views::standing_on;
 pub struct Facts {
     /// Bytes of its tables and indexes.
     pub bytes: i64,
-    /// Seconds that it took from its beginning until it had caught up, if it was built beside another.
-    pub built_in_s: Option<f64>,
     /// Views and others that people made on top of its views.
     pub dependants: Vec<String>,
 }
@@ -25,12 +23,10 @@ pub struct Facts {
 /// What Postgres says.
 pub async fn facts(pool: &PgPool, generation: &Generation, served_schema: &str) -> Result<Facts, StoreError> {
     let mut connection = pool.acquire().await?;
-    let row = sqlx::query(
-        "SELECT (SELECT COALESCE(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
-                 WHERE c.relnamespace = to_regnamespace(quote_ident($2)) AND c.relkind = 'r'),
-             (SELECT extract(epoch FROM ready_at - created_at)::float8 FROM projector.generations WHERE id = $1)",
+    let bytes: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
+         WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind = 'r'",
     )
-    .bind(generation.id)
     .bind(&generation.schema)
     .fetch_one(&mut *connection)
     .await?;
@@ -45,6 +41,52 @@ pub async fn facts(pool: &PgPool, generation: &Generation, served_schema: &str) 
         let of_people = standing.iter().filter(|one| one.schema != served_schema || !companions.contains(&one.name));
         dependants.extend(of_people.map(|one| format!("{}.{}", one.schema, one.name)));
     }
-    let dependants = dependants.into_iter().collect();
-    Ok(Facts { bytes: row.try_get(0)?, built_in_s: row.try_get(1)?, dependants })
+    Ok(Facts { bytes, dependants: dependants.into_iter().collect() })
+}
+
+/// A build as it was measured, from its beginning until it had caught up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Build {
+    pub events: i64,
+    pub seconds: f64,
+}
+
+impl Build {
+    /// Seconds that it takes to fold so many events at the same rate. `None` where a short build says nothing about a long
+    /// one: it has waited for a daemon most of the time.
+    pub fn estimate_s(self, events: i64) -> Option<f64> {
+        const LONG_S: f64 = 10.0;
+        const MANY_TIMES: f64 = 10.0;
+        let times = events as f64 / self.events as f64;
+        (self.seconds >= LONG_S || times <= MANY_TIMES).then_some(times * self.seconds)
+    }
+}
+
+/// The newest build of a projection that was measured, whatever has become of it. One that was slowed down on purpose does
+/// not count.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn last_build(pool: &PgPool, projection: &str) -> Result<Option<Build>, StoreError> {
+    let row = sqlx::query(
+        "SELECT built_events, extract(epoch FROM ready_at - created_at)::float8 FROM projector.generations
+         WHERE projection = $1 AND built_events > 0 AND max_rate IS NULL ORDER BY number DESC LIMIT 1",
+    )
+    .bind(projection)
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| Ok(Build { events: row.try_get(0)?, seconds: row.try_get(1)? })).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Build;
+
+    #[test]
+    fn a_short_build_says_nothing_about_a_long_one() {
+        let short = Build { events: 100, seconds: 2.0 };
+        assert_eq!(short.estimate_s(500), Some(10.0));
+        assert_eq!(short.estimate_s(1_000_000), None);
+        assert_eq!(Build { events: 1_000, seconds: 20.0 }.estimate_s(1_000_000), Some(20_000.0));
+    }
 }

@@ -30,7 +30,7 @@ pub mod sql;
 pub mod status;
 pub mod sweep;
 pub mod tables;
-mod upcasters;
+pub mod upcasters;
 mod views;
 pub mod write;
 

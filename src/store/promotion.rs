@@ -14,6 +14,7 @@ use super::catalog;
 use super::commit::Generation;
 use super::error::StoreError;
 use super::generations::{self, Listed, Making, State};
+use super::sql::vouched;
 use super::status::offsets;
 use super::{propagate, views};
 use crate::checkpoint::Partition;
@@ -31,6 +32,11 @@ pub enum Promoted {
     /// It cannot be, for a reason that does not pass by itself.
     Refused(String),
 }
+
+/// What is noted of a generation that has caught up, once. Of one that was there first nobody knows how long it took.
+const CAUGHT_UP: &str = "ready_at = COALESCE(ready_at, now()),
+    built_events = CASE WHEN ready_at IS NULL AND state = 'building'
+        THEN (SELECT sum(c.events)::bigint FROM projector.checkpoints c WHERE c.generation_id = g.id) ELSE built_events END";
 
 /// How long the live generation is kept standing still.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -98,10 +104,10 @@ async fn within(
         .bind(live.generation.id)
         .execute(&mut *connection)
         .await?;
-    sqlx::query(
-        "UPDATE projector.generations SET state = 'live', promoted_at = now(), ready_at = COALESCE(ready_at, now()),
-             replaced_at = NULL, refused = NULL WHERE id = $1",
-    )
+    sqlx::query(vouched(format!(
+        "UPDATE projector.generations g SET state = 'live', promoted_at = now(), {CAUGHT_UP},
+                 replaced_at = NULL, refused = NULL WHERE id = $1"
+    )))
     .bind(generation.id)
     .execute(connection)
     .await?;
@@ -207,10 +213,10 @@ pub async fn behind(pool: &PgPool, plan: &Plan, generation: &Generation) -> Resu
 /// # Errors
 /// What Postgres says.
 pub async fn note(pool: &PgPool, generation: &Generation, refused: Option<&str>) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE projector.generations SET ready_at = COALESCE(ready_at, now()), refused = $2
-         WHERE id = $1 AND (ready_at IS NULL OR refused IS DISTINCT FROM $2)",
-    )
+    sqlx::query(vouched(format!(
+        "UPDATE projector.generations g SET {CAUGHT_UP}, refused = $2
+             WHERE id = $1 AND (ready_at IS NULL OR refused IS DISTINCT FROM $2)"
+    )))
     .bind(generation.id)
     .bind(refused)
     .execute(pool)

@@ -15,8 +15,8 @@ type Steps = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compared {
     Same,
-    /// There are more steps now: events that needed them are parked, or have not come yet.
-    More,
+    /// There are more steps now, these: events that needed them are parked, or have not come yet.
+    More(Vec<String>),
     /// An upcaster or a step was changed, or is gone or new, which may have made other rows.
     Changed(String),
 }
@@ -61,5 +61,6 @@ pub(super) fn compare(recorded: &str, plan: &Plan) -> Compared {
     if let Some((name, _)) = changed.or(new) {
         return Compared::Changed(name.clone());
     }
-    if known == now { Compared::Same } else { Compared::More }
+    let more: Vec<String> = now.into_keys().filter(|name| !known.contains_key(name)).collect();
+    if more.is_empty() { Compared::Same } else { Compared::More(more) }
 }

@@ -309,8 +309,13 @@ fn an_upcaster_lets_parked_events_go_on() {
     assert!(text.contains("no-upcaster"), "{text}");
     daemon.stop();
     upcaster(&format!("{FIRST}  2: {{ set: {{ version: '3' }} }}\n"));
+    let (code, text) = world.output(&["plan"]);
+    assert!(code == 2 && text.contains("payments: steps are added to upcasters; no row is another"), "{text}");
+    assert!(text.contains("\n  + upcaster `paid` from 2\n") && text.contains("1 to change in place"), "{text}");
     let (code, text) = world.output(&["apply"]);
     assert!(code == 0 && text.contains("upcasters were added"), "{text}");
+    let (code, text) = world.output(&["plan"]);
+    assert!(code == 0 && text.contains("payments: unchanged"), "{text}");
     let daemon = world.start_applied(&[]);
     let (code, text) = world.output(&["dead-letters", "retry", "--code", "no-upcaster"]);
     assert_eq!(code, 0, "{text}");
@@ -318,6 +323,8 @@ fn an_upcaster_lets_parked_events_go_on() {
     daemon.stop();
     // A step that is changed would have made other rows.
     upcaster("  1: { move: { amount: sum } }\n  2: { set: { version: '3' } }\n");
+    let (code, text) = world.output(&["plan"]);
+    assert!(code == 2 && text.contains("payments: is built anew") && text.contains("~ upcaster `paid`"), "{text}");
     let (code, text) = world.output(&["apply"]);
     assert!(code == 0 && text.contains("generation 2 is built"), "{text}");
 }

@@ -302,7 +302,7 @@ fn a_plan_says_what_it_takes() {
         let (found, text) = world.output(&["plan"]);
         assert!(found == code && parts.iter().all(|part| text.contains(part)), "{found}: {text}");
     };
-    plan(2, &["orders: is new", "500 events", "1 to create"]);
+    plan(2, &["orders: is new", "500 events", "time: not known; no build of it has been measured yet", "1 to create"]);
     let _daemon = world.start(&[]);
     until_counted(&world, 500);
     plan(0, &["orders: unchanged"]);
@@ -333,11 +333,18 @@ fn a_plan_says_what_it_takes() {
     world.projection("orders.yaml", &with_note());
     plan(
         2,
-        &["orders: is built anew", "+ columns.note", "500 events of", "on top of it: public.dear", "1 to build anew"],
+        &[
+            "orders: is built anew",
+            "+ columns.note",
+            "500 events of",
+            "time: not known",
+            "on top of it: public.dear",
+            "1 to build anew",
+        ],
     );
-    let (code, json) = world.output(&["plan", "--format", "json"]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((code, &json[0]["action"], &json[0]["events"]), (2, &json!("rebuild"), &json!(500)));
+    let rebuild = plan_json(&world);
+    assert_eq!((&rebuild["action"], &rebuild["events"]), (&json!("rebuild"), &json!(500)));
+    assert_eq!((&rebuild["estimated_s"], &rebuild["last_build_s"]), (&json!(null), &json!(null)));
     says(&world, &["apply", "--manual"]);
     world.wait("it to be ready", || match world.output(&["status"]).1 {
         text if text.contains("orders: generation 2 has caught up; compare it with: projector diff orders") => Ok(()),
@@ -346,6 +353,27 @@ fn a_plan_says_what_it_takes() {
     says(&world, &["promote", "orders"]);
     let text = says(&world, &["status"]);
     assert!(text.contains("readers get it back with: projector rollback orders 1"), "{text}");
+
+    // What was measured of the last build tells what the next one takes.
+    send(&world, 500..1_000);
+    until_counted(&world, 1_000);
+    world.projection("orders.yaml", ORDERS);
+    plan(0, &["a newer definition was applied after this one"]);
+    world.projection("orders.yaml", &with_note().replace("total: data.total,", "total: data.total + 1,"));
+    plan(2, &["1000 events of", "time: about ", "; the last build folded 500 events in "]);
+    let last = plan_json(&world);
+    let number = |what: &str| last[what].as_f64().unwrap_or_else(|| panic!("{what} in {last}"));
+    assert_eq!(last["last_build_events"], 500, "{last}");
+    assert!((number("estimated_s") - 2.0 * number("last_build_s")).abs() < 0.001, "{last}");
+    // One that was slowed down on purpose tells nothing.
+    says(&world, &["replay", "orders", "--max-rate", "100000"]);
+    assert_eq!(plan_json(&world)["last_build_events"], 500);
+}
+
+fn plan_json(world: &World) -> serde_json::Value {
+    let (code, text) = world.output(&["plan", "--format", "json"]);
+    assert_eq!(code, 2, "{text}");
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].clone()
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Lane {
         self.runtime.spawn(async move {
             // The next one says it as well; when Postgres is away the lane tells so.
             if let Err(error) = caught_up(&running.pool, &running.generation, &reached).await {
-                tracing::debug!("{}: {error}", running.plan.name);
+                tracing::debug!("{}: {error}", running.generation);
             }
         });
     }
