@@ -1,13 +1,15 @@
 //! `projector diff` and `projector verify`
 
 use clap::Args;
-use comfy_table::Table;
-use serde_json::{Value as Json, json};
 
 use super::chosen::Chosen;
+use super::differences::Told;
 use super::{Common, FAILED, Failure, Format, Outcome, replay, runtime};
+use crate::config::Settings;
 use crate::plan::Plan;
 use crate::rebuild::diff::{Compared, diff as compare};
+use crate::rebuild::explain::Trouble;
+use crate::rebuild::explain::effects::{Found, Made, Sample, Side, effects};
 use crate::rebuild::verify;
 use crate::store::compare::Difference;
 use crate::store::generations::{Listed, State};
@@ -28,6 +30,12 @@ pub struct Diff {
     /// Fail when this holds: `removed`, `added` or `changed`, a comparison and a number, for example 'removed > 0'.
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Gate>,
+    /// Tell the events that made the difference even if more than a million are to be read for it.
+    #[arg(long, conflicts_with = "no_events")]
+    events: bool,
+    /// Do not tell the events that made the difference: the log is not read for them.
+    #[arg(long)]
+    no_events: bool,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -95,23 +103,72 @@ impl Gate {
 }
 
 pub fn diff(options: &Diff) -> Outcome {
-    runtime()?.block_on(async {
+    let pair = runtime()?.block_on(Compare::of(options))?;
+    let Compare { live, other, compared, .. } = &pair;
+    let (old, new) = (live.generation.number, other.generation.number);
+    // Kafka's client blocks; of Postgres nothing more is needed.
+    let (made, notes) = match options.no_events {
+        true => (Vec::new(), Vec::new()),
+        false => pair.events((!options.events).then_some(MANY)),
+    };
+    let title = format!("generation {new} beside {old}, which readers see");
+    let sides = [old, new].map(|number| number.to_string());
+    Told { title: &title, sides, compared, made: &made, notes: &notes }.print(options.format)?;
+    let met = options.fail_if.iter().filter(|gate| gate.is_met(&compared.differences));
+    let met: Vec<&str> = met.map(|gate| gate.text.as_str()).collect();
+    match met.as_slice() {
+        [] => Ok(()),
+        met => Err(Failure::failed(format!("it is so: {}", met.join(", ")))),
+    }
+}
+
+/// With more events to read, those that made the difference are only told when that is asked for: nobody expects a
+/// comparison to take minutes.
+const MANY: i64 = 1_000_000;
+
+/// Two generations, compared.
+struct Compare {
+    settings: Settings,
+    live: Listed,
+    other: Listed,
+    plans: (Plan, Plan),
+    compared: Compared,
+}
+
+impl Compare {
+    async fn of(options: &Diff) -> Result<Compare, Failure> {
         let chosen = Chosen::find(&options.common, &options.projection).await?;
-        let (live, other) = (chosen.live()?, other(&chosen, options.generation)?);
-        let (old, new) = (&live.generation, &other.generation);
-        let (old_plan, new_plan) = (chosen.plan(live)?, chosen.plan(other)?);
-        let compared = compare(&chosen.pool, (old, &old_plan), (new, &new_plan), options.samples).await;
-        let compared = compared.map_err(Failure::failed)?;
+        let (live, other) = (chosen.live()?.clone(), other(&chosen, options.generation)?.clone());
+        let plans = (chosen.plan(&live)?, chosen.plan(&other)?);
+        let (old, new) = ((&live.generation, &plans.0), (&other.generation, &plans.1));
+        let compared = compare(&chosen.pool, old, new, options.samples).await.map_err(Failure::failed)?;
         chosen.pool.close().await;
-        let title = format!("generation {} beside {}, which readers see", new.number, old.number);
-        print(&compared, &title, options.format);
-        let met = options.fail_if.iter().filter(|gate| gate.is_met(&compared.differences));
-        let met: Vec<&str> = met.map(|gate| gate.text.as_str()).collect();
-        match met.as_slice() {
-            [] => Ok(()),
-            met => Err(Failure::failed(format!("it is so: {}", met.join(", ")))),
+        Ok(Compare { settings: chosen.settings, live, other, plans, compared })
+    }
+
+    /// The events that made the samples different, and what is not known of them. The comparison stands without them.
+    fn events(&self, most: Option<i64>) -> (Vec<Made>, Vec<String>) {
+        let samples: Vec<Sample<'_>> = self.compared.differences.iter().flat_map(samples).collect();
+        if samples.is_empty() {
+            return (Vec::new(), Vec::new());
         }
-    })
+        let sides = (
+            Side::of(&self.live, &self.plans.0, &self.compared.moments.0),
+            Side::of(&self.other, &self.plans.1, &self.compared.moments.1),
+        );
+        match effects(&self.settings, sides, &samples, most) {
+            Ok(Found { rows, notes }) => (rows, notes),
+            Err(trouble) => {
+                let cure = if matches!(trouble, Trouble::TooLong(_)) { "; they are with --events" } else { "" };
+                let note = format!("the events that made the difference are not told: {trouble}{cure}");
+                (Vec::new(), vec![note])
+            }
+        }
+    }
+}
+
+fn samples(view: &Difference) -> impl Iterator<Item = Sample<'_>> {
+    view.samples.iter().map(|(old, new)| Sample { view: &view.view, old: old.as_ref(), new: new.as_ref() })
 }
 
 fn other(chosen: &Chosen, number: Option<i32>) -> Result<&Listed, Failure> {
@@ -153,7 +210,8 @@ async fn verified(chosen: &Chosen, options: &Verify, plan: &Plan, live: &Generat
     let pool = &chosen.pool;
     replay::until_near(pool, &chosen.settings, plan, scratch).await?;
     let compared = compare(pool, (live, plan), (scratch, plan), options.samples).await.map_err(Failure::failed)?;
-    print(&compared, "what the log gives beside what is served", options.format);
+    let (title, sides) = ("what the log gives beside what is served", ["what is served", "the log"].map(String::from));
+    Told { title, sides, compared: &compared, made: &[], notes: &[] }.print(options.format)?;
     let differ = |view: &Difference| view.removed + view.added + view.changed > 0;
     if !options.repair {
         return match compared.differences.iter().any(differ) {
@@ -170,76 +228,4 @@ async fn verified(chosen: &Chosen, options: &Verify, plan: &Plan, live: &Generat
         println!("nothing to put right");
     }
     Ok(())
-}
-
-fn print(compared: &Compared, title: &str, format: Format) {
-    match format {
-        Format::Json => println!("{}", to_json(compared)),
-        Format::Text => print_text(compared, title),
-    }
-}
-
-fn to_json(compared: &Compared) -> Json {
-    let views: Vec<Json> = compared
-        .differences
-        .iter()
-        .map(|view| {
-            let columns: serde_json::Map<String, Json> =
-                view.columns.iter().map(|(name, rows)| (name.clone(), json!(rows))).collect();
-            let samples: Vec<Json> = view.samples.iter().map(|(old, new)| json!({ "old": old, "new": new })).collect();
-            json!({
-                "view": view.view, "rows_old": view.rows.0, "rows_new": view.rows.1, "removed": view.removed,
-                "added": view.added, "changed": view.changed, "columns": columns, "columns_old_only": view.only.0,
-                "columns_new_only": view.only.1, "samples": samples,
-            })
-        })
-        .collect();
-    json!({ "views": views, "incomparable": compared.incomparable })
-}
-
-fn print_text(compared: &Compared, title: &str) {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["view", "rows", "now", "removed", "added", "changed"]);
-    for view in &compared.differences {
-        let numbers = [view.rows.0, view.rows.1, view.removed, view.added, view.changed].map(|n| n.to_string());
-        table.add_row(std::iter::once(view.view.clone()).chain(numbers));
-    }
-    println!("{title}\n{table}");
-    for view in &compared.differences {
-        let name = &view.view;
-        for (columns, what) in [(&view.only.0, "gone"), (&view.only.1, "new")] {
-            if !columns.is_empty() {
-                println!("{name}: columns {what}: {}", columns.join(", "));
-            }
-        }
-        for (column, rows) in &view.columns {
-            println!("{name}: {column} differs in {}", super::count(*rows as usize, "row"));
-        }
-        for (old, new) in &view.samples {
-            print_sample(name, old.as_ref(), new.as_ref());
-        }
-    }
-    for why in &compared.incomparable {
-        println!("{why}");
-    }
-}
-
-/// A row that differs: the columns that do, and the first ones, by which it is found.
-fn print_sample(view: &str, old: Option<&Json>, new: Option<&Json>) {
-    match (old, new) {
-        (Some(row), None) => println!("- {view} {row}"),
-        (None, Some(row)) => println!("+ {view} {row}"),
-        (Some(Json::Object(old)), Some(Json::Object(new))) => {
-            let key: Vec<String> = old.iter().take(1).map(|(name, value)| format!("{name} {value}")).collect();
-            println!("~ {view} {}", key.join(", "));
-            for (name, value) in old {
-                match new.get(name) {
-                    Some(other) if other != value => println!("    {name}: {value} -> {other}"),
-                    _ => {}
-                }
-            }
-        }
-        _ => {}
-    }
 }

@@ -7,8 +7,9 @@ use super::{Common, Failure, Format, Outcome, runtime};
 use crate::config::Settings;
 use crate::plan::Plan;
 use crate::rebuild::explain::{Changed, Explained, Question, RowName, Step, explain as told};
-use crate::store::explain::{Moment, moment};
+use crate::store::explain::{Moment, row_and_moment};
 use crate::store::generations::Listed;
+use crate::store::shown::ShownRow;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -24,8 +25,8 @@ pub struct Options {
 pub fn explain(options: &Options) -> Outcome {
     let asked = runtime()?.block_on(Asked::of(options))?;
     // Kafka's client blocks; of Postgres nothing more is needed.
-    let Asked { settings, live, plan, question, moment } = &asked;
-    let explained = told(settings, plan, live, question, moment).map_err(Failure::failed)?;
+    let Asked { settings, live, plan, question, moment, served } = &asked;
+    let explained = told(settings, plan, live, question, moment, served.as_ref()).map_err(Failure::failed)?;
     match options.format {
         Format::Json => println!("{}", serde_json::to_string(&explained).map_err(Failure::failed)?),
         Format::Text => print(&explained),
@@ -40,6 +41,8 @@ struct Asked {
     plan: Plan,
     question: Question,
     moment: Moment,
+    /// The row that readers see.
+    served: Option<ShownRow>,
 }
 
 impl Asked {
@@ -49,10 +52,10 @@ impl Asked {
         let plan = chosen.plan(&live)?;
         let question = Question::of(&plan, &options.view, &options.key).map_err(Failure::refused)?;
         let row = (question.table, &question.key);
-        let moment = moment(&chosen.pool, &plan, &live.generation, &chosen.settings.serve.schema, row).await;
-        let moment = moment.map_err(Failure::failed)?;
+        let known = row_and_moment(&chosen.pool, &plan, &live.generation, &chosen.settings.serve.schema, row).await;
+        let (moment, served) = known.map_err(Failure::failed)?;
         chosen.pool.close().await;
-        Ok(Asked { settings: chosen.settings, live, plan, question, moment })
+        Ok(Asked { settings: chosen.settings, live, plan, question, moment, served })
     }
 }
 
@@ -101,6 +104,6 @@ fn print_step(step: &Step) {
     }
 }
 
-fn names(rows: &[RowName]) -> String {
+pub fn names(rows: &[RowName]) -> String {
     rows.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -6,6 +6,7 @@ mod dead_letters;
 mod demo;
 mod dev;
 mod diff;
+mod differences;
 mod explain;
 mod graph;
 mod new;

@@ -114,7 +114,9 @@ impl Model {
     /// When a column that is worked out from the row has no value.
     pub fn visible_row(&self, plan: &Plan, table: usize, key: &Key, now: i64) -> Result<Option<ReadRow>, String> {
         let shape = &plan.tables[table];
-        match self.derived(plan)?[table].get(key) {
+        let follows = plan.edges.iter().any(|edge| edge.to == table);
+        let tables = if follows { self.derived(plan)? } else { Cow::Borrowed(&self.tables[..]) };
+        match tables[table].get(key) {
             Some(row) if is_visible(shape, key, row, now)? => read(shape, key, row).map(Some),
             _ => Ok(None),
         }

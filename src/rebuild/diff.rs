@@ -4,6 +4,7 @@ use sqlx::{Connection, Executor, PgPool};
 
 use crate::plan::Plan;
 use crate::store::compare::{Difference, compare, pairs};
+use crate::store::explain::{Moment, moment};
 use crate::store::meeting::meet;
 use crate::store::{Generation, StoreError};
 
@@ -13,6 +14,8 @@ pub struct Compared {
     pub differences: Vec<Difference>,
     /// What could not be compared, and why.
     pub incomparable: Vec<String>,
+    /// The two generations as they were; what is known of them besides their rows.
+    pub moments: (Moment, Moment),
 }
 
 /// Compares what readers see of two generations. Both stand still for a moment, until the snapshot is taken.
@@ -37,7 +40,8 @@ pub async fn diff(
     let begun = begun.await;
     meeting.end(pool).await?;
     let mut transaction = begun?;
-    let mut compared = Compared { differences: Vec::new(), incomparable: Vec::new() };
+    let moments = (moment(&mut transaction, old_plan, old).await?, moment(&mut transaction, new_plan, new).await?);
+    let mut compared = Compared { differences: Vec::new(), incomparable: Vec::new(), moments };
     for pair in pairs(old_plan, new_plan) {
         match compare(&mut transaction, &pair, (old, new), samples).await? {
             Ok(difference) => compared.differences.push(difference),

@@ -1,11 +1,11 @@
 //! What readers would see differently in another generation.
 
-use serde_json::Value as Json;
 use sqlx::postgres::PgConnection;
 use sqlx::{Column as _, Executor, Row, Statement};
 
 use super::commit::Generation;
 use super::error::StoreError;
+use super::shown::{ShownRow, shown};
 use super::sql::{ident, vouched};
 use super::tables::{table_name, view_query};
 use crate::plan::{Plan, Table};
@@ -26,8 +26,10 @@ pub struct Difference {
     pub columns: Vec<(String, i64)>,
     /// Columns of the old one alone, and of the new one alone.
     pub only: (Vec<String>, Vec<String>),
+    /// The columns of the key.
+    pub key: Vec<String>,
     /// Some rows that differ: as they were, and as they are.
-    pub samples: Vec<(Option<Json>, Option<Json>)>,
+    pub samples: Vec<(Option<ShownRow>, Option<ShownRow>)>,
 }
 
 /// A view of both generations.
@@ -122,6 +124,7 @@ pub async fn compare(
         changed: row.try_get(4)?,
         columns: Vec::new(),
         only,
+        key: key.iter().map(ToString::to_string).collect(),
         samples: Vec::new(),
     };
     for (at, (column, _)) in compared.iter().enumerate() {
@@ -137,11 +140,7 @@ pub async fn compare(
              FROM {from} WHERE {removed} OR {added} OR {any} ORDER BY COALESCE(o.{first}::text, n.{first}::text) LIMIT {samples}"
         );
         for row in connection.fetch_all(vouched(sql)).await? {
-            let side = |at: usize| -> Result<Option<Json>, StoreError> {
-                let text: Option<&str> = row.try_get(at)?;
-                Ok(text.and_then(|text| serde_json::from_str(text).ok()))
-            };
-            difference.samples.push((side(0)?, side(1)?));
+            difference.samples.push((shown(row.try_get(0)?), shown(row.try_get(1)?)));
         }
     }
     Ok(Ok(difference))

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use indexmap::IndexMap;
-use serde_json::value::RawValue;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{Connection, PgPool, Row};
 
@@ -11,7 +9,7 @@ use super::commit::Generation;
 use super::error::StoreError;
 use super::marks::is_followed;
 use super::parked::decision;
-use super::parked::retry::ShownRow;
+use super::shown::{ShownRow, shown};
 use super::sql::{ident, vouched};
 use super::status::offsets;
 use super::write::Target;
@@ -30,8 +28,6 @@ pub struct Moment {
     pub checkpoints: Vec<(Partition, i64)>,
     pub verdicts: BTreeMap<Place, Verdict>,
     pub parked: Vec<Parked>,
-    /// The row that readers saw.
-    pub served: Option<ShownRow>,
     /// Changes had still to reach rows that follow from them.
     pub propagating: bool,
 }
@@ -56,30 +52,38 @@ pub struct Parked {
     pub row: Option<(String, String)>,
 }
 
-/// What is known of the row of a table, by its index and the row's key.
+/// What is known of the row of a table, by its index and the row's key, and the row that readers see.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn moment(
+pub async fn row_and_moment(
     pool: &PgPool,
     plan: &Plan,
     generation: &Generation,
     served_schema: &str,
     (table, key): (usize, &Key),
-) -> Result<Moment, StoreError> {
+) -> Result<(Moment, Option<ShownRow>), StoreError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let now = sqlx::query_scalar("SELECT (extract(epoch FROM now()) * 1000000)::bigint");
-    let moment = Moment {
-        now: now.fetch_one(&mut *transaction).await?,
-        checkpoints: offsets(&mut *transaction, generation.id).await?.into_iter().collect(),
-        verdicts: verdicts(&mut transaction, generation).await?,
-        parked: parked(&mut transaction, generation).await?,
-        served: served(&mut transaction, &Target::new(plan, &generation.schema, table), served_schema, key).await?,
-        propagating: !is_followed(&mut *transaction, plan, &generation.schema).await?,
-    };
+    let known = moment(&mut transaction, plan, generation).await?;
+    let served = served(&mut transaction, &Target::new(plan, &generation.schema, table), served_schema, key).await?;
     transaction.rollback().await?;
-    Ok(moment)
+    Ok((known, served))
+}
+
+/// What is known of a generation, in the snapshot of the connection's transaction.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn moment(connection: &mut PgConnection, plan: &Plan, generation: &Generation) -> Result<Moment, StoreError> {
+    let now = sqlx::query_scalar("SELECT (extract(epoch FROM now()) * 1000000)::bigint");
+    Ok(Moment {
+        now: now.fetch_one(&mut *connection).await?,
+        checkpoints: offsets(&mut *connection, generation.id).await?.into_iter().collect(),
+        verdicts: verdicts(connection, generation).await?,
+        parked: parked(connection, generation).await?,
+        propagating: !is_followed(&mut *connection, plan, &generation.schema).await?,
+    })
 }
 
 /// The decisions that a lane of the generation would meet.
@@ -144,6 +148,5 @@ async fn served(
     let mut arguments = PgArguments::default();
     target.bind_key(&mut arguments, std::iter::once(key))?;
     let text: Option<String> = sqlx::query_scalar_with(vouched(sql), arguments).fetch_optional(connection).await?;
-    let columns: Option<IndexMap<String, Box<RawValue>>> = text.and_then(|text| serde_json::from_str(&text).ok());
-    Ok(columns.map(|columns| columns.into_iter().map(|(name, value)| (name, value.get().to_string())).collect()))
+    Ok(shown(text.as_deref()))
 }

@@ -26,6 +26,7 @@ mod relations;
 mod rollup;
 mod row_sql;
 pub mod seen;
+pub mod shown;
 pub mod sql;
 pub mod status;
 pub mod sweep;

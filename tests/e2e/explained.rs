@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::generations::{says, send, until_counted, world};
 use super::world::{Daemon, Message, World, event};
 
-const SHOP: &str = "
+pub const SHOP: &str = "
 projection: shop
 serve: [orders, customers]
 sources:
@@ -33,13 +33,13 @@ tables:
         Renamed: { set: { name: data.name } }
 ";
 
-fn message(type_: &str, id: &str, mut data: Json) -> Message {
+pub fn message(type_: &str, id: &str, mut data: Json) -> Message {
     data["id"] = json!(id);
     Message { partition: 0, key: id.into(), payload: event(type_, data) }
 }
 
 /// Sends, and lets the clock go on: what comes next has a later time.
-fn happens(world: &World, topic: &str, messages: &[Message]) {
+pub fn happens(world: &World, topic: &str, messages: &[Message]) {
     world.send(topic, messages);
     std::thread::sleep(Duration::from_millis(10));
 }
@@ -57,7 +57,7 @@ fn caught_up(world: &World) {
 }
 
 /// A customer who is renamed, and two orders, one of which goes to somebody else.
-fn shop(name: &str) -> (World, Daemon) {
+pub fn shop(name: &str) -> (World, Daemon) {
     let world = World::new(name);
     for topic in ["orders", "people"] {
         world.create_topic(topic, 1, &[]);

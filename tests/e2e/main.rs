@@ -8,6 +8,7 @@ mod capabilities;
 mod compared;
 mod dead_letters;
 mod derived;
+mod differences;
 mod endpoint;
 mod exactly_once;
 mod explained;

@@ -8,7 +8,7 @@ use super::{Changed, Difference};
 use crate::golden::ReadRow;
 use crate::plan::Table;
 use crate::plan::types::{ColumnType, Digits, Scalar};
-use crate::store::parked::retry::ShownRow;
+use crate::store::shown::ShownRow;
 use crate::value::Value;
 use crate::value::json::{json_value, quoted, same};
 
@@ -23,6 +23,11 @@ fn columns_beside_key(table: &Table) -> impl Iterator<Item = (&str, &ColumnType)
     let stored = stored.map(|column| (column.name.as_str(), &column.shape.type_));
     let generated = table.generated.iter().filter(|column| !column.hidden);
     stored.chain(generated.map(|column| (column.name.as_str(), &column.type_)))
+}
+
+/// The names of the columns that readers see beside the key.
+pub fn visible_columns(table: &Table) -> impl Iterator<Item = &str> {
+    columns_beside_key(table).map(|(name, _)| name)
 }
 
 /// A column of a row; NULL where there is no row.

@@ -4,13 +4,13 @@
 //! once more for every step from table to table. Then what was kept of it is applied to tables in memory, one by one.
 
 mod changes;
+pub mod effects;
 mod follow;
 mod pass;
 mod question;
+mod reading;
 mod replay;
 mod steps;
-
-use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -18,16 +18,16 @@ use serde_json::value::RawValue;
 
 pub use question::Question;
 
-use crate::checkpoint::Partition;
 use crate::config::Settings;
-use crate::plan::{Plan, Start};
-use crate::source::{Consumer, Ranges, SourceError, resume, scan};
+use crate::plan::Plan;
+use crate::source::SourceError;
 use crate::store::explain::Moment;
 use crate::store::generations::Listed;
-use crate::value::format_time;
+use crate::store::shown::ShownRow;
 use changes::{differences, shown_row};
 use follow::Way;
-use pass::{Kept, Pass, merged, source_of};
+use pass::Kept;
+use reading::{Most, Reader, Search, read};
 use replay::Rows;
 
 /// What is told of a row.
@@ -75,7 +75,7 @@ pub struct Step {
 }
 
 /// A column as readers see it before an event and after it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Changed {
     pub column: String,
     pub before: Box<RawValue>,
@@ -117,6 +117,8 @@ pub enum Trouble {
     Source(#[from] SourceError),
     #[error("{0}")]
     Log(String),
+    #[error("{0} events are to be read for them")]
+    TooLong(i64),
     #[error("what follows from the events cannot be worked out: {0}")]
     Rows(String),
 }
@@ -127,8 +129,8 @@ impl std::fmt::Display for RowName {
     }
 }
 
-/// Reads the log as far as the generation had read it at that moment, and tells how the row came about. Blocks for as
-/// long as reading takes.
+/// Reads the log as far as the generation had read it at that moment, and tells how the row came about, of which `served`
+/// is what readers saw. Blocks for as long as reading takes.
 ///
 /// # Errors
 /// When Kafka does not answer, or the log is not what the generation has read.
@@ -138,14 +140,19 @@ pub fn explain(
     live: &Listed,
     question: &Question,
     moment: &Moment,
+    served: Option<&ShownRow>,
 ) -> Result<Explained, Trouble> {
-    let (mut ways, mut notes) = follow::ways(plan, question.table, &question.key);
-    let begun_at = moment.now - (live.age_s * 1e6) as i64;
-    let log = Log::of(settings, plan, &ways, moment, begun_at)?;
-    let (kept, obscure) = read(settings, plan, moment, &log.ranges, &mut ways)?;
-    notes.extend(log.notes.into_iter().chain(obscure));
-    notes.extend(order_note(plan, &ways, &kept));
-    let told = steps::tell(plan, question, &Rows::of(plan, &ways), &kept).map_err(Trouble::Rows)?;
+    let mut readers = [Reader::new(settings, (plan, moment, live.age_s), [question.clone()], Most::ALL)?];
+    read(settings, &mut readers)?;
+    let [reader] = readers;
+    let [Search { ways, kept: Some(kept), notes, .. }] = &reader.searches[..] else {
+        return Err(Trouble::Log("nothing was looked for".into()));
+    };
+    let rows = Rows::of(plan, ways);
+    let mut notes = notes.clone();
+    notes.extend(reader.notes().cloned());
+    notes.extend(order_note(plan, ways, kept));
+    let told = steps::tell(plan, question, &rows, kept).map_err(Trouble::Rows)?;
     let now = told.model.visible_row(plan, question.table, &question.key, moment.now).map_err(Trouble::Rows)?;
     if now.is_none() && told.last.is_some() {
         notes.push("it has expired: readers do not see it any more".into());
@@ -154,8 +161,8 @@ pub fn explain(
         notes.push("no event that was read so far has touched it".into());
     }
     let table = &plan.tables[question.table];
-    let differences = differences(table, now.as_ref(), moment.served.as_ref());
-    let served_differs = now.is_some() != moment.served.is_some() || !differences.is_empty();
+    let differences = differences(table, now.as_ref(), served);
+    let served_differs = now.is_some() != served.is_some() || !differences.is_empty();
     if served_differs && moment.propagating {
         notes.push("changes are still on their way to rows that follow from them; ask again in a moment".into());
     }
@@ -163,76 +170,11 @@ pub fn explain(
         row: RowName::of(table, &question.key),
         steps: told.steps,
         columns: now.map(|row| shown_row(table, &row)),
-        parked: steps::parked(plan, &Rows::of(plan, &ways), moment),
+        parked: steps::parked(plan, &rows, moment),
         served_differs,
         differences,
         notes,
     })
-}
-
-/// Reads the log until no more rows are found that matter. Returns the messages that touch them, in the order in which
-/// they are told, and what is not known.
-fn read(
-    settings: &Settings,
-    plan: &Plan,
-    moment: &Moment,
-    ranges: &Ranges,
-    ways: &mut [Way],
-) -> Result<(Vec<Kept>, Vec<String>), Trouble> {
-    loop {
-        let mut pass = Pass::new(plan, moment, ways);
-        scan(&settings.kafka, &settings.fold, ranges, &mut |record| pass.take(record))?;
-        let found = pass.end();
-        let kept = merged(found.kept);
-        let partners = replay::partners(plan, ways, &kept).map_err(Trouble::Rows)?;
-        if !follow::grow(ways, found.children.into_iter().chain(partners)) {
-            return Ok((kept, found.notes));
-        }
-    }
-}
-
-/// The parts of the log that the generation has read, of topics that matter.
-struct Log {
-    ranges: Ranges,
-    notes: Vec<String>,
-}
-
-impl Log {
-    fn of(settings: &Settings, plan: &Plan, ways: &[Way], moment: &Moment, begun_at: i64) -> Result<Log, Trouble> {
-        let consumer = Consumer::new(&settings.kafka, &settings.fold, "projector-explain")?;
-        let mut log = Log { ranges: BTreeMap::new(), notes: Vec::new() };
-        let feeds = |source: usize| {
-            ways.iter().any(|way| plan.tables[way.table].handlers.iter().any(|handler| handler.source == source))
-        };
-        for (partition, next) in &moment.checkpoints {
-            let Some(source) = source_of(plan, &partition.topic).filter(|source| feeds(*source)) else { continue };
-            let offsets = consumer.offsets(partition).map_err(SourceError::from)?;
-            resume(partition, *next, offsets).map_err(|gap| Trouble::Log(gap.message))?;
-            let since = match plan.sources[source].start {
-                Start::Earliest => None,
-                Start::At(time) => Some(time),
-                Start::Latest => {
-                    log.notes.push(from_its_end(partition, begun_at));
-                    Some(begun_at)
-                }
-            };
-            let begin = since.map_or(Ok(Some(offsets.low)), |time| consumer.offset_at(partition, time));
-            let begin = begin.map_err(SourceError::from)?.unwrap_or(offsets.high);
-            if begin == offsets.low && begin > 0 {
-                let gone = format!("the log of {partition} begins at offset {begin}: what came before is not told");
-                log.notes.push(gone);
-            }
-            log.ranges.insert(partition.clone(), begin..*next);
-        }
-        Ok(log)
-    }
-}
-
-fn from_its_end(partition: &Partition, begun_at: i64) -> String {
-    format!(
-        "{partition} was read from the end that it had; told is what came after {}, when the view was made",
-        format_time(begun_at)
-    )
 }
 
 /// That the view may have met the events in another order than they are told in.

@@ -1,4 +1,5 @@
-//! One reading of the log: the messages that touch a row which matters, and rows that were not known to.
+//! One reading of the log: for each row that is looked into, the messages that touch a row which matters for it, and rows
+//! that were not known to. A message is taken in once, however many rows are looked into.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
@@ -14,6 +15,7 @@ use crate::parking::{Decision, Message};
 use crate::patch::{Change, Patch, Step};
 use crate::plan::Plan;
 use crate::plan::expr::RowRef;
+use crate::source::Ranges;
 use crate::store::explain::{Moment, Verdict};
 use crate::value::Value;
 
@@ -37,14 +39,13 @@ impl Kept {
     }
 }
 
-/// What a reading of the log has found.
+/// What a reading of the log has found for one row.
 #[derive(Debug)]
 pub struct Found {
-    /// Each partition's in order.
-    pub kept: Vec<Kept>,
+    /// Each partition's in order. `None`: they were too many.
+    pub kept: Option<Vec<Kept>>,
     /// Rows that belonged to one that matters at some time, each with the way to it.
     pub children: Vec<(usize, Key)>,
-    pub notes: Vec<String>,
 }
 
 /// The source that reads a topic.
@@ -52,29 +53,34 @@ pub fn source_of(plan: &Plan, topic: &str) -> Option<usize> {
     plan.sources.iter().position(|source| source.topics.matches(topic))
 }
 
-/// A reading that is under way.
+/// A reading that is under way, of one generation.
 pub struct Pass<'p> {
     plan: &'p Plan,
     moment: &'p Moment,
+    /// What the generation has read.
+    ranges: &'p Ranges,
     parked: BTreeSet<&'p Place>,
-    rows: Rows,
-    families: Vec<Family>,
+    hunts: Vec<Hunt>,
     clocks: HashMap<Partition, Option<i64>>,
-    kept: Vec<Kept>,
     /// Events that were discarded and of which nobody can say what they would touch.
     obscure: u64,
 }
 
 impl<'p> Pass<'p> {
-    pub fn new(plan: &'p Plan, moment: &'p Moment, ways: &[Way]) -> Pass<'p> {
+    /// `hunts` has an entry for each row that is looked into: the ways from it, and how many messages are kept of it at most.
+    pub fn new<'w>(
+        plan: &'p Plan,
+        moment: &'p Moment,
+        ranges: &'p Ranges,
+        hunts: impl Iterator<Item = (&'w [Way], usize)>,
+    ) -> Pass<'p> {
         Pass {
             plan,
             moment,
+            ranges,
             parked: moment.parked.iter().map(|parked| &parked.place).collect(),
-            rows: Rows::of(plan, ways),
-            families: (0..ways.len()).filter_map(|at| Family::of(plan, ways, at)).collect(),
+            hunts: hunts.map(|(ways, most)| Hunt::of(plan, ways, most)).collect(),
             clocks: HashMap::new(),
-            kept: Vec::new(),
             obscure: 0,
         }
     }
@@ -84,6 +90,9 @@ impl<'p> Pass<'p> {
     pub fn take(&mut self, record: &Record<'_>) {
         let Some(source) = source_of(self.plan, record.topic) else { return };
         let partition = Partition::new(record.topic, record.partition);
+        if !self.ranges.get(&partition).is_some_and(|range| range.contains(&record.offset)) {
+            return;
+        }
         let place = partition.at(record.offset);
         let is_parked = self.parked.contains(&place);
         let verdict = self.moment.verdicts.get(&place).filter(|_| !is_parked);
@@ -100,33 +109,72 @@ impl<'p> Pass<'p> {
         if is_parked {
             return;
         }
-        let (all, type_) = match &taken {
+        let (rows, type_) = match &taken {
             Ok(taken) => (taken.rows(), &taken.type_),
             Err(refused) => (refused.rows.clone(), &refused.type_),
         };
-        self.obscure += u64::from(discarded && taken.is_err() && all.is_empty());
-        let rows: Vec<(usize, Key)> = all.into_iter().filter(|(table, key)| self.rows.have(*table, key)).collect();
-        if !rows.is_empty() {
+        self.obscure += u64::from(discarded && taken.is_err() && rows.is_empty());
+        let kept = |rows| {
             let type_ = type_.as_ref().map(ToString::to_string);
-            let (message, verdict) = (Message::of(record), verdict.cloned());
-            self.kept.push(Kept { source, message, type_, clock, rows, verdict });
-        }
-        if let Ok(taken) = &taken
-            && !discarded
-        {
-            for family in &mut self.families {
-                taken.patches.iter().for_each(|row| family.look_at(self.plan, row));
-            }
+            Kept { source, message: Message::of(record), type_, clock, rows, verdict: verdict.cloned() }
+        };
+        let patches = taken.as_ref().ok().filter(|_| !discarded).map(|taken| &taken.patches[..]).unwrap_or_default();
+        for hunt in &mut self.hunts {
+            hunt.take(self.plan, &rows, patches, &kept);
         }
     }
 
-    pub fn end(self) -> Found {
+    /// What was found for each row, and what is not known.
+    pub fn end(self) -> (Vec<Found>, Vec<String>) {
         let notes = (self.obscure > 0).then(|| {
             format!("{} of the discarded events cannot be read: which rows they were about is not known", self.obscure)
         });
+        (self.hunts.into_iter().map(Hunt::end).collect(), notes.into_iter().collect())
+    }
+}
+
+/// What is looked for because of one row.
+struct Hunt {
+    rows: Rows,
+    families: Vec<Family>,
+    kept: Vec<Kept>,
+    most: usize,
+    too_many: bool,
+}
+
+impl Hunt {
+    fn of(plan: &Plan, ways: &[Way], most: usize) -> Hunt {
+        let families = (0..ways.len()).filter_map(|at| Family::of(plan, ways, at)).collect();
+        Hunt { rows: Rows::of(plan, ways), families, kept: Vec::new(), most, too_many: false }
+    }
+
+    fn take(
+        &mut self,
+        plan: &Plan,
+        rows: &[(usize, Key)],
+        patches: &[RowPatch],
+        kept: &dyn Fn(Vec<(usize, Key)>) -> Kept,
+    ) {
+        if self.too_many {
+            return;
+        }
+        let own: Vec<(usize, Key)> = rows.iter().filter(|(table, key)| self.rows.have(*table, key)).cloned().collect();
+        if !own.is_empty() {
+            self.kept.push(kept(own));
+        }
+        if self.kept.len() > self.most {
+            self.too_many = true;
+            self.kept = Vec::new();
+        }
+        for family in &mut self.families {
+            patches.iter().for_each(|row| family.look_at(plan, row));
+        }
+    }
+
+    fn end(self) -> Found {
         let children = self.families.into_iter();
         let children = children.flat_map(|family| family.children.into_iter().map(move |key| (family.way, key)));
-        Found { kept: self.kept, children: children.collect(), notes: notes.into_iter().collect() }
+        Found { kept: (!self.too_many).then_some(self.kept), children: children.collect() }
     }
 }
 

@@ -4,6 +4,8 @@ use super::RowName;
 use crate::batch::Key;
 use crate::plan::types::Kind;
 use crate::plan::{Column, Plan, Table};
+use crate::store::shown::ShownRow;
+use crate::value::json::json_value;
 use crate::value::{Value, parse_number};
 
 /// A row of a served table.
@@ -30,6 +32,14 @@ impl Question {
             ));
         };
         Ok(Question { table, key: read_key(&plan.tables[table], key)? })
+    }
+
+    /// The row of a view that has this key. `None` if there is no such view, or its key is of another type.
+    pub fn of_row(plan: &Plan, view: &str, row: &ShownRow) -> Option<Question> {
+        let table = plan.tables.iter().position(|table| table.served && table.name == view)?;
+        let part = |column: &Column| column.shape.type_.coerce(json_value(row.get(&column.name)?).ok()?).ok();
+        let key = plan.tables[table].key.iter().map(part).collect::<Option<Key>>()?;
+        Some(Question { table, key })
     }
 }
 

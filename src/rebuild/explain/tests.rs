@@ -9,7 +9,7 @@ use crate::batch::Key;
 use crate::golden::ReadRow;
 use crate::plan::{Plan, compile};
 use crate::spec::diagnostic::SourceFile;
-use crate::store::parked::retry::ShownRow;
+use crate::store::shown::ShownRow;
 use crate::value::Value;
 
 fn plan(text: &str) -> Plan {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use indexmap::IndexMap;
-use serde_json::value::RawValue;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{Arguments, Connection, PgPool, Row};
 
@@ -17,6 +15,7 @@ use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 use crate::store::commit::{Generation, write_batch};
 use crate::store::error::StoreError;
+use crate::store::shown::{ShownRow, shown};
 use crate::store::sql::{ident, vouched};
 use crate::store::tables::table_name;
 use crate::store::write::{Target, Way};
@@ -208,9 +207,6 @@ pub struct RowChange {
     pub after: Option<ShownRow>,
 }
 
-/// The JSON text of each column.
-pub type ShownRow = IndexMap<String, String>;
-
 /// Whether a retry is carried out, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Earnest {
@@ -378,12 +374,7 @@ async fn visible(
         arguments.add((0..rows.len() as i64).collect::<Vec<_>>()).map_err(sqlx::Error::Encode)?;
         for row in sqlx::query_with(vouched(sql), arguments).fetch_all(&mut *connection).await? {
             let text: Option<&str> = row.try_get(0)?;
-            let columns: Option<IndexMap<String, Box<RawValue>>> =
-                text.and_then(|text| serde_json::from_str(text).ok());
-            let shown = |columns: IndexMap<String, Box<RawValue>>| {
-                columns.into_iter().map(|(name, value)| (name, value.get().to_string())).collect()
-            };
-            found.push((table.name.clone(), columns.map(shown)));
+            found.push((table.name.clone(), shown(text)));
         }
     }
     Ok(found)
