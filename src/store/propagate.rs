@@ -108,7 +108,9 @@ pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> R
     if let Some(rollup) = plan.rollup(edge) {
         let done = work.add_up(&mut transaction, rollup, &taken).await?;
         proof::step("added").await;
+        proof::failpoint(proof::BEFORE_COMMIT);
         transaction.commit().await?;
+        proof::failpoint(proof::AFTER_COMMIT);
         return Ok(Some(done));
     }
     let Some(join) = plan.join(edge) else { return Ok(None) };
@@ -131,6 +133,7 @@ pub async fn propagate(pool: &PgPool, plan: &Plan, generation: &Generation) -> R
         marks::remove(&mut transaction, &generation.schema, marked).await?;
         proof::failpoint(proof::BEFORE_COMMIT);
         transaction.commit().await?;
+        proof::failpoint(proof::AFTER_COMMIT);
         return Ok(Some(Propagated { keys: marked.len(), rows: stale.len() }));
     }
     // One row that very many refer to: page by page, each a transaction of its own. No gate any more: what lanes write
