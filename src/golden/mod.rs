@@ -7,6 +7,7 @@ mod case;
 mod derived;
 mod model;
 mod query;
+mod scenario;
 mod upcast;
 mod ways;
 
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 pub use bless::bless;
+pub use case::Encoded;
 pub use model::Model;
+pub use scenario::{Scenario, scenarios};
 pub use ways::Way;
 
 use crate::plan::{Plan, Table};
@@ -23,7 +26,7 @@ use crate::sample::Message;
 use crate::spec;
 use crate::spec::diagnostic::{Diagnostic, Sink, SourceFile};
 use crate::value::{Value, parse_time};
-use case::{Case, Encoded, TestFile};
+use case::{Case, TestFile};
 pub use upcast::run_upcaster;
 
 /// How many orders of the partitions a case is run in.
@@ -55,12 +58,12 @@ pub fn run(plan: &Plan, file: &Arc<SourceFile>, seed: Option<u64>) -> Result<Vec
     if sink.has_errors() { Err(sink.into_diagnostics()) } else { Ok(reports.unwrap_or_default()) }
 }
 
-/// Why the golden rows of a file cannot be made anew.
+/// Why the golden rows of a file cannot be made.
 #[derive(Debug)]
 pub enum Trouble {
     /// The file is wrong.
     File(Vec<Diagnostic>),
-    /// An event cannot be applied.
+    /// An event of a case cannot be applied, or its rows are others.
     Event(String),
 }
 

@@ -71,7 +71,7 @@ fn expression(kind: &str, depth: u64, dice: &mut Dice) -> String {
 
 const KINDS: &[&str] = &["numeric", "text", "bool", "timestamptz", "date"];
 
-fn projection(dice: &mut Dice) -> String {
+pub fn projection(dice: &mut Dice) -> String {
     let mut yaml = String::from(
         "projection: made\nsources: { s: { topic: t, ordered_by: data.k } }\nkey: { k: data.k }\ncolumns:\n  i: integer\n  n: \"numeric(10,2)\"\n  \
          b: bigint\n  s: text\n  e: \"enum(zero, a, Ab)\"\n  f: bool\n  t: timestamptz\n  d: date\n",
@@ -91,7 +91,7 @@ fn projection(dice: &mut Dice) -> String {
     yaml
 }
 
-fn row(k: u64, dice: &mut Dice) -> String {
+pub fn row(k: u64, dice: &mut Dice) -> String {
     let columns: [(&str, [&str; 5]); 8] = [
         ("i", ["1", "2", "-7", "null", "0"]),
         ("n", ["2.50", "-0.05", "null", "0.125e1", "1000"]),

@@ -16,7 +16,7 @@ use super::world::{Dice, Message, World};
 const PARTITIONS: u64 = 3;
 const EVENTS: u64 = 6_000;
 
-const EVERYTHING: &str = "
+pub const EVERYTHING: &str = "
 projection: everything
 sources:
   events: { topic: TOPIC(events), ordered_by: data.k, dedupe: { window: P1D } }
@@ -59,7 +59,7 @@ tables:
         Erased: { delete: final }
 ";
 
-fn payload(id: u64, dice: &mut Dice) -> (u64, String) {
+pub fn payload(id: u64, dice: &mut Dice) -> (u64, String) {
     let types = [
         "Said", "Said", "Counted", "Counted", "Counted", "Merged", "Pushed", "Pushed", "Removed", "Asked", "Asked",
         "Lines", "Cleared",

@@ -20,6 +20,7 @@ mod language;
 mod parking;
 mod proxy;
 mod querying;
+mod rebuilt;
 mod restarts;
 mod rows;
 mod surroundings;

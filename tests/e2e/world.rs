@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use projector::golden::Encoded;
 use projector::plan::Plan;
 use projector::store::catalog::{self, Asked};
 use projector::store::{Generation, generations};
@@ -13,6 +14,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
@@ -88,6 +90,20 @@ impl World {
         results.into_iter().for_each(|result| drop(result.unwrap()));
     }
 
+    /// Several at once, by short name and number of partitions, which keep records of any time.
+    pub fn create_topics(&self, topics: &[(String, i32)]) {
+        let forever = [("retention.ms", "-1"), ("message.timestamp.after.max.ms", "9223372036854775807")];
+        let names: Vec<String> = topics.iter().map(|(short, _)| self.topic(short)).collect();
+        let topics: Vec<NewTopic<'_>> = std::iter::zip(&names, topics)
+            .map(|(name, (_, partitions))| {
+                let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(1));
+                forever.into_iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let results = self.runtime.block_on(self.admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+        results.into_iter().for_each(|result| drop(result.unwrap()));
+    }
+
     pub fn add_partitions(&self, short: &str, count: usize) {
         let name = self.topic(short);
         let partitions = [NewPartitions::new(&name, count)];
@@ -115,9 +131,31 @@ impl World {
     pub fn send_only(&self, short: &str, message: &Message) {
         let topic = self.topic(short);
         let record = || {
-            let record = BaseRecord::to(&topic).partition(message.partition).payload(&message.payload);
-            if message.key.is_empty() { record } else { record.key(&message.key) }
+            let record = BaseRecord::to(&topic).partition(message.partition).payload(&message.payload[..]);
+            if message.key.is_empty() { record } else { record.key(message.key.as_bytes()) }
         };
+        self.hand_over(record);
+    }
+
+    /// Sends an event of a golden case to a topic without waiting for an answer.
+    pub fn send_golden(&self, short: &str, event: &Encoded) {
+        let topic = self.topic(short);
+        self.hand_over(|| {
+            let headers = event.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value.as_bytes()) })
+            });
+            BaseRecord {
+                key: event.key.as_deref(),
+                payload: event.payload.as_deref(),
+                // Kafka dates in milliseconds.
+                timestamp: Some(event.time / 1_000),
+                headers: Some(headers),
+                ..BaseRecord::to(&topic).partition(event.partition)
+            }
+        });
+    }
+
+    fn hand_over<'r>(&self, record: impl Fn() -> BaseRecord<'r, [u8], [u8]>) {
         while let Err((error, _)) = self.producer.send(record()) {
             assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
             self.producer.flush(Duration::from_secs(1)).ok();
@@ -198,7 +236,9 @@ impl World {
     pub fn try_query(&self, sql: &str) -> Result<Vec<String>, sqlx::Error> {
         self.runtime.block_on(async {
             let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.postgres_port);
-            let mut connection = options.username("projector").database(&self.name).connect().await?;
+            // Of large queries over small tables, compiling would take longer than running.
+            let options = options.username("projector").database(&self.name).options([("jit", "off")]);
+            let mut connection = options.connect().await?;
             let whole = format!("SELECT row_to_json(q)::text FROM ({sql}) AS q");
             let rows = connection.fetch_all(AssertSqlSafe(whole)).await?;
             Ok(rows.iter().map(|row| row.get(0)).collect())

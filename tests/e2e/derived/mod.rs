@@ -1,7 +1,7 @@
 //! Joins and rollups: what the store makes of them against the naive model.
 
 mod explorer;
-mod network;
+pub mod network;
 mod random;
 mod scenarios;
 mod shared;
