@@ -107,7 +107,7 @@ async fn step(
     };
     let upcasters = newest.upcasters_of(plan);
     let what = match newest.need(plan) {
-        _ if superseded && !newest.is_current(plan) => What::Superseded,
+        _ if superseded && !newest.is_current(plan) && !newest.is_by_another(plan) => What::Superseded,
         Need::Nothing if newest.is_current(plan) => match upcasters {
             Compared::More(_) => What::MoreUpcasters,
             _ => What::Nothing,

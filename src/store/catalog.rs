@@ -179,8 +179,8 @@ async fn apply_one(
             Compared::Changed(_) => {}
         }
     }
-    // Of the same definition another version of the program makes other rows: that is no older deployment.
-    let by_another = building.or(live).is_some_and(|newest| newest.digest == plan.digest && !newest.is_of(plan));
+    // What another version of the program folded by this very definition is no newer one.
+    let by_another = building.or(live).is_some_and(|newest| newest.is_by_another(plan));
     if !asked.again && !by_another && was_recorded(connection, plan).await? {
         return Ok(Ok(Applied::Superseded(what_to_do(plan, &known))));
     }

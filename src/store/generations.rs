@@ -122,6 +122,11 @@ impl Listed {
         self.digest == plan.digest && self.semantics_version == SEMANTICS_VERSION
     }
 
+    /// Whether it has the same definition, and another version of the program folded it by another meaning.
+    pub fn is_by_another(&self, plan: &Plan) -> bool {
+        self.digest == plan.digest && !self.is_of(plan)
+    }
+
     /// What it takes to get from its definition to another one.
     pub fn need(&self, plan: &Plan) -> Need {
         if self.digest == plan.digest {
