@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
-use super::generations::{ORDERS, says, send, until_counted, world};
-use super::world::World;
+use super::generations::{ORDERS, says, send, served, until_counted, until_ready, world};
+use super::history::delete_before;
+use super::world::{Dice, Message, World, event};
 
 /// Orders come all the time, one by one, while something happens. Returns how many there were at last.
 fn while_ordering<T>(world: &World, first: usize, something: impl FnOnce() -> T) -> (T, usize) {
@@ -49,11 +50,7 @@ fn generations_are_compared_at_the_same_place() {
     );
     world.projection("orders.yaml", &changed);
     says(&world, &["apply", "--manual"]);
-    let ready = "SELECT 1 AS n FROM projector.generations WHERE number = 2 AND ready_at IS NOT NULL";
-    world.wait("it to catch up", || match world.try_query(ready) {
-        Ok(rows) if !rows.is_empty() => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    until_ready(&world, 2);
     let ((), orders) = while_ordering(&world, 3_000, || {
         for _ in 0..5 {
             let found = diff(&world, "");
@@ -150,4 +147,87 @@ fn rows_are_put_right_only_when_nothing_else_differs() {
     let (code, text) = world.output(&["verify", "orders", "--repair"]);
     assert!(code == 1 && text.contains("1 events are parked in the one and not in the other"), "{text}");
     assert_eq!(world.query("SELECT total FROM views.orders WHERE id = 'o1'"), ["{\"total\":99}"]);
+}
+
+#[test]
+fn rows_of_history_that_is_gone_are_not_taken_out() {
+    let world = world("bygone");
+    let accepted = ORDERS.replace("ordered_by: data.id", "ordered_by: data.id, accept_truncated: it was archived");
+    world.projection("orders.yaml", &accepted);
+    send(&world, 0..40);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 40);
+    delete_before(&world, "shop", 1, 6);
+    let (code, text) = world.output(&["verify", "orders", "--format", "json"]);
+    let found: Json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!((code, &found["views"][0]["removed"]), (1, &json!(6)), "{text}");
+    let (code, text) = world.output(&["verify", "orders", "--repair"]);
+    let gone = format!("the early history of {} is gone", world.topic("shop"));
+    assert!(code == 1 && text.contains(&gone) && text.contains("Nothing was changed"), "{text}");
+    assert_eq!(super::generations::counted(&world), Ok(40));
+}
+
+#[test]
+fn what_begins_late_is_neither_verified_nor_shown_by_itself() {
+    let world = world("late");
+    let late = ORDERS.replace("ordered_by: data.id", "ordered_by: data.id, start: latest");
+    world.projection("orders.yaml", &late);
+    let _daemon = world.start(&[]);
+    let owned = "SELECT 1 AS n FROM projector.checkpoints";
+    world.wait("the partitions to be taken", || match world.try_query(owned) {
+        Ok(rows) if rows.len() == 4 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    send(&world, 0..20);
+    until_counted(&world, 20);
+    for arguments in [&["verify", "orders"][..], &["verify", "orders", "--repair"]] {
+        let (code, text) = world.output(arguments);
+        assert!(code == 64 && text.contains("starts at `latest`"), "{text}");
+    }
+    let text = says(&world, &["replay", "orders"]);
+    assert!(text.contains("generation 2 has caught up"), "{text}");
+    let changed = late.replace("set: { total: data.total }", "set: { total: data.total + 1 }");
+    world.projection("orders.yaml", &changed);
+    says(&world, &["apply"]);
+    until_ready(&world, 3);
+    let promotes = world.query("SELECT DISTINCT promote FROM projector.generations WHERE number > 1");
+    assert_eq!(promotes, ["{\"promote\":\"manual\"}"]);
+    assert_eq!((served(&world), super::generations::counted(&world)), ("1".into(), Ok(20)));
+}
+
+/// Postgres refuses some orders, so that lanes look for them in what they keep of the log, while generations are stopped and
+/// let go on. It is a race: which of them comes first is a matter of chance.
+#[test]
+fn nothing_is_lost_where_a_stop_meets_a_search() {
+    const ROUNDS: usize = 25;
+    let world = world("stops");
+    send(&world, 0..4);
+    let daemon = world.start(&[("PROJECTOR__FOLD__LANES", "1")]);
+    until_counted(&world, 4);
+    world.execute("ALTER TABLE \"orders@1\".orders ADD CHECK (total <> 13)");
+    let mut dice = Dice(5);
+    let (mut next, mut refused) = (4, 0);
+    for _ in 0..ROUNDS {
+        world.execute(&format!(
+            "UPDATE projector.checkpoints SET stop_at = next_offset + {}, stop_until = now() + interval '1 min'",
+            5 + dice.roll(30)
+        ));
+        let messages: Vec<Message> = (next..next + 200)
+            .map(|at| {
+                let total = if dice.roll(25) == 0 { 13 } else { 1 };
+                refused += usize::from(total == 13);
+                let payload = event("Placed", json!({ "id": format!("o{at}"), "total": total }));
+                Message { partition: (at % 4) as i32, key: format!("o{at}"), payload }
+            })
+            .collect();
+        next += messages.len();
+        world.send("shop", &messages);
+        // The pause decides nothing but who is first.
+        std::thread::sleep(std::time::Duration::from_millis(dice.roll(150)));
+        world.execute("UPDATE projector.checkpoints SET stop_at = NULL, stop_until = NULL");
+    }
+    world.applied("orders", "shop");
+    let parked = world.query("SELECT count(*)::text AS n FROM projector.dead_letters");
+    let counted = super::generations::counted(&world);
+    assert_eq!((counted, parked), (Ok(next - refused), vec![format!("{{\"n\":\"{refused}\"}}")]), "{}", daemon.log());
 }

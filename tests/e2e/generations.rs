@@ -20,7 +20,7 @@ handlers: { shop: { Placed: { set: { total: data.total } } } }
 ";
 
 /// One column more, and before that which is there: the view cannot be replaced in place.
-fn with_note() -> String {
+pub fn with_note() -> String {
     ORDERS
         .replace("columns: {", "columns: { note: text, ")
         .replace("set: { total: data.total }", "set: { total: data.total, note: data.note }")
@@ -60,14 +60,14 @@ pub fn counted(world: &World) -> Result<usize, String> {
     Ok(rows[0].split('"').nth(3).unwrap().parse().unwrap())
 }
 
-fn served(world: &World) -> String {
+pub fn served(world: &World) -> String {
     let served =
         "SELECT g.number::text AS n FROM projector.served s JOIN projector.generations g ON g.id = s.generation_id
         WHERE s.view = 'orders'";
     world.query(served).remove(0).split('"').nth(3).unwrap().to_string()
 }
 
-fn until_served(world: &World, number: &str) {
+pub fn until_served(world: &World, number: &str) {
     world.wait("the generation to be served", || match served(world) {
         found if found == number => Ok(()),
         found => Err(format!("generation {found} is")),
@@ -78,6 +78,15 @@ pub fn until_counted(world: &World, rows: usize) {
     world.wait("all rows", || match counted(world)? {
         found if found == rows => Ok(()),
         found => Err(format!("{found} of {rows}")),
+    });
+}
+
+/// Waits until a generation has caught up.
+pub fn until_ready(world: &World, number: i32) {
+    let ready = format!("SELECT 1 AS n FROM projector.generations WHERE number = {number} AND ready_at IS NOT NULL");
+    world.wait("it to catch up", || match world.try_query(&ready) {
+        Ok(rows) if !rows.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
     });
 }
 
@@ -247,12 +256,7 @@ fn kills_leave_the_old_view_or_the_new_one() {
         until_counted(&world, 100);
         world.projection("orders.yaml", &with_note());
         says(&world, &["apply", "--manual"]);
-        world.wait("it to catch up", || {
-            match world.try_query("SELECT ready_at FROM projector.generations WHERE number = 2") {
-                Ok(rows) if !rows[0].contains("null") => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
+        until_ready(&world, 2);
         assert_eq!(served(&world), "1", "nobody has said that it may be shown");
         let killed = world.command(&["promote", "orders"]).env("PROJECTOR_FAILPOINT", failpoint).output().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{killed:?}");

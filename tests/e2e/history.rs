@@ -16,9 +16,9 @@ fn counted(partition: i32, k: &str) -> Message {
     Message { partition, key: k.into(), payload: event("Counted", json!({ "k": k })) }
 }
 
-fn delete_before(world: &World, partition: i32, offset: i64) {
+pub fn delete_before(world: &World, topic: &str, partition: i32, offset: i64) {
     let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition_offset(&world.topic("events"), partition, rdkafka::Offset::Offset(offset)).unwrap();
+    list.add_partition_offset(&world.topic(topic), partition, rdkafka::Offset::Offset(offset)).unwrap();
     world.runtime.block_on(world.admin.delete_records(&list, &rdkafka::admin::AdminOptions::new())).unwrap();
 }
 
@@ -27,7 +27,7 @@ fn truncated_history_needs_a_reason() {
     let world = World::new("truncated");
     world.create_topic("events", 1, &[]);
     world.send("events", &[counted(0, "a"), counted(0, "b"), counted(0, "c")]);
-    delete_before(&world, 0, 2);
+    delete_before(&world, "events", 0, 2);
     world.projection("counter.yaml", COUNTER);
     let daemon = world.start(&[]);
     let halt = world.halted("counter");
@@ -66,7 +66,7 @@ fn a_gap_after_the_checkpoint_is_told_in_numbers() {
     world.applied("counter", "events");
     daemon.stop();
     world.send("events", &[counted(0, "b"), counted(0, "c"), counted(0, "d")]);
-    delete_before(&world, 0, 3);
+    delete_before(&world, "events", 0, 3);
     let _daemon = world.start(&[]);
     let halt = world.halted("counter");
     assert!(halt.contains("events 1 to 2 (2 of them) were deleted"), "{halt}");

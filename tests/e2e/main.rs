@@ -18,6 +18,7 @@ mod history;
 mod kills;
 mod language;
 mod parking;
+mod promoted;
 mod proxy;
 mod querying;
 mod rebuilt;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub struct World {
     pub postgres_port: u16,
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
     pub admin: AdminClient<DefaultClientContext>,
+    /// Topics that go with the test: there are many.
+    passing: Mutex<Vec<String>>,
 }
 
 /// A message to be sent; the partition is the caller's choice, as a producer's partitioner would make it.
@@ -64,6 +67,7 @@ impl World {
             postgres_port,
             producer: producer.create().unwrap(),
             admin: config.create().unwrap(),
+            passing: Mutex::default(),
             name,
         };
         world.runtime.block_on(async {
@@ -90,7 +94,7 @@ impl World {
         results.into_iter().for_each(|result| drop(result.unwrap()));
     }
 
-    /// Several at once, by short name and number of partitions, which keep records of any time.
+    /// Several at once, by short name and number of partitions, which keep records of any time. They go with the test.
     pub fn create_topics(&self, topics: &[(String, i32)]) {
         let forever = [("retention.ms", "-1"), ("message.timestamp.after.max.ms", "9223372036854775807")];
         let names: Vec<String> = topics.iter().map(|(short, _)| self.topic(short)).collect();
@@ -102,6 +106,7 @@ impl World {
             .collect();
         let results = self.runtime.block_on(self.admin.create_topics(&topics, &AdminOptions::new())).unwrap();
         results.into_iter().for_each(|result| drop(result.unwrap()));
+        self.passing.lock().unwrap().extend(names);
     }
 
     pub fn add_partitions(&self, short: &str, count: usize) {
@@ -318,7 +323,12 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        let topics = self.passing.get_mut().map(std::mem::take).unwrap_or_default();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.runtime.block_on(async {
+            if !topics.is_empty() {
+                let _ = self.admin.delete_topics(&topics, &AdminOptions::new()).await;
+            }
             let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.postgres_port);
             if let Ok(mut connection) = options.username("projector").database("postgres").connect().await {
                 let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
