@@ -1,5 +1,7 @@
 //! The endpoint, held to PostgREST's published behaviour: requests and answers over a fixture, in `cases/`.
 
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
