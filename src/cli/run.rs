@@ -89,7 +89,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Ru
     let _ = builder.await;
     if let Some(server) = server {
         // Readers that do not finish are cut.
-        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1 + settings.serve.limits.stop_s), server).await;
     }
     let _ = tokio::time::timeout(Duration::from_secs(2), pool.close()).await;
     tracing::info!("stopped");
@@ -105,7 +105,8 @@ fn serve_on(
     stop: &CancellationToken,
 ) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
     if let Ok(address) = listener.local_addr() {
-        tracing::info!("serving the schema {} on http://{address}", settings.serve.schema);
+        let scheme = if settings.serve.tls.cert_file.is_some() { "https" } else { "http" };
+        tracing::info!("serving the schema {} on {scheme}://{address}", settings.serve.schema);
     }
     let listener = on(serving, listener)?;
     let ready = ready(readers(settings), settings.serve.clone(), demand).map_err(Failure::refused)?;

@@ -8,6 +8,7 @@ mod cors;
 mod keyset;
 mod known;
 mod listen;
+mod openapi;
 mod problem;
 mod rates;
 mod request;
@@ -15,15 +16,17 @@ mod reread;
 mod rows;
 mod wait;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::any;
-use serde_json::json;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,15 +40,29 @@ use crate::store::read::{Schema, unknown_relation};
 use auth::{Auth, Caller};
 use cors::Cors;
 use known::Known;
-use problem::{JSON, Problem};
+use problem::Problem;
 use rates::Rates;
 
 const METHODS: &str = "OPTIONS,GET,HEAD";
+const OPENAPI: &str = "application/openapi+json; charset=utf-8";
+/// For people: queries are put together and tried.
+const PAGE: &str = include_str!("page.html");
+/// Nothing from elsewhere, and no script but the page's own.
+static PAGE_POLICY: LazyLock<String> = LazyLock::new(|| {
+    let script = PAGE.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>"));
+    let hash = STANDARD.encode(Sha256::digest(script.map(|(script, _)| script).unwrap_or_default()));
+    format!(
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    )
+});
 
 /// What all requests share.
 struct Endpoint {
     pool: PgPool,
     settings: Serve,
+    /// The role that we log in with.
+    own_role: String,
     demand: Arc<Demand>,
     known: Arc<Known>,
     auth: Auth,
@@ -82,6 +99,7 @@ pub fn ready(pool: PgPool, settings: Serve, demand: Arc<Demand>) -> Result<Ready
         rates: Rates::new(&settings.limits),
         cors: Cors::new(&settings.cors_origins),
         known: known.clone(),
+        own_role: pool.connect_options().get_username().to_string(),
         pool,
         settings,
         demand,
@@ -136,14 +154,25 @@ async fn nowhere() -> Problem {
 }
 
 async fn index(State(endpoint): State<Arc<Endpoint>>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
-    endpoint.admit(&headers).await?;
     if let Some(answer) = not_read(&method)? {
         return Ok(answer);
     }
+    let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") {
+        // It shows nothing of its own: what it asks for is asked with the reader's token.
+        let policy = HeaderValue::from_str(&PAGE_POLICY).ok();
+        let mut response = Html(PAGE).into_response();
+        policy
+            .into_iter()
+            .for_each(|policy| _ = response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy));
+        return Ok(response);
+    }
+    endpoint.admit(&headers).await?;
     let schemas = endpoint.schemas().await?;
     let schema = profile(&schemas, &headers)?;
-    let names: Vec<&String> = schema.relations.keys().collect();
-    Ok(([(header::CONTENT_TYPE, JSON)], json!({ "views": names }).to_string()).into_response())
+    let needs_token = endpoint.settings.auth.anonymous_role.is_empty();
+    let document = openapi::document(schema, endpoint.settings.aggregates, needs_token, None);
+    Ok(([(header::CONTENT_TYPE, OPENAPI)], document.to_string()).into_response())
 }
 
 async fn relation(
@@ -153,8 +182,8 @@ async fn relation(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    endpoint.demand.note();
     let caller = endpoint.admit(&headers).await?;
+    endpoint.demand.note();
     let schemas = endpoint.schemas().await?;
     let schema = profile(&schemas, &headers)?;
     let (raw, place) = keyset::split(uri.query().unwrap_or_default());
@@ -239,6 +268,11 @@ impl Endpoint {
     /// Who asks, if they may.
     async fn admit(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
         let caller = self.auth.caller(headers).await?;
+        if caller.role == self.own_role && !caller.is_anonymous() {
+            // It stands above all row policies.
+            let message = "the token names the role that the projector itself has";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "PGRST303", message));
+        }
         self.rates.take(&caller.role, &caller.name).map_err(|many| {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "PROJ429", format!("{} asks too often", caller.name))
                 .header(header::RETRY_AFTER, many.retry_after_s.to_string())

@@ -51,7 +51,13 @@ impl Rates {
         let every = Rate { requests_per_s: limits.requests_per_s, burst: limits.burst, ..Rate::default() };
         Rates {
             every: Bucket::new(every),
-            by_role: limits.by_role.iter().map(|(role, rate)| (role.clone(), Bucket::new(*rate))).collect(),
+            // One that says nothing of it has the rate of all.
+            by_role: limits
+                .by_role
+                .iter()
+                .filter(|(_, rate)| rate.requests_per_s > 0.0)
+                .map(|(role, rate)| (role.clone(), Bucket::new(*rate)))
+                .collect(),
             known: Mutex::default(),
         }
     }

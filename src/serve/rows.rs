@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::Value as Json;
 
 use super::auth::Caller;
 use super::problem::{JSON, Problem};
@@ -49,9 +48,19 @@ impl Endpoint {
             }
         };
         let preferences = Preferences::read(headers)?;
-        let ordered_by = keyset::order(&mut query, relation);
-        if let Some(place) = asked.place {
+        // A page that a header cuts out has no address of its own.
+        let ordered_by = match asked.query.limit {
+            Some(_) if !headers.contains_key(header::RANGE) => keyset::order(&mut query, relation),
+            _ => None,
+        };
+        if let (Some(place), true) = (asked.place, ordered_by.is_some()) {
             keyset::begin_behind(&mut query, place)?;
+        }
+        if headers.contains_key("projector-after")
+            && !read::may_read(&self.pool, &caller.role, &schema.name, &relation.name).await?
+        {
+            let message = format!("permission denied for table {}", relation.name);
+            return Err(Problem::new(StatusCode::FORBIDDEN, "42501", message));
         }
         wait::wait(&self.pool, &relation.name, &relation.reflects, headers, preferences.wait_s).await?;
         let reader = Reader {
@@ -80,7 +89,7 @@ impl Endpoint {
         said.freshness(&answer);
         let is_full = query.limit.map(|limit| limit.min(limits.rows)) == Some(answer.rows as u64) && answer.rows > 0;
         if let (Some(columns), true, true) = (&ordered_by, is_full, media_type == JSON) {
-            let rows: Vec<Json> = serde_json::from_str(&answer.body).unwrap_or_default();
+            let rows: Vec<keyset::Row<'_>> = serde_json::from_str(&answer.body).unwrap_or_default();
             let link = rows.last().and_then(|last| keyset::next(asked.path, raw, columns, last));
             link.into_iter().for_each(|link| said.say(header::LINK, link));
         }

@@ -50,7 +50,10 @@ fn enum_name(schema: &str, table: &str, column: &str) -> String {
 
 /// The statements that make a generation's schema and tables.
 pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
-    let mut statements = vec![format!("CREATE SCHEMA {}", ident(schema))];
+    // Readers of a view may have to name its types, and call what says whether something of a row is parked; that opens
+    // no table.
+    let mut statements =
+        vec![format!("CREATE SCHEMA {}", ident(schema)), format!("GRANT USAGE ON SCHEMA {} TO PUBLIC", ident(schema))];
     let columns = || plan.tables.iter().flat_map(|t| t.key.iter().chain(&t.columns).map(move |c| (t, c)));
     if columns().any(|(_, column)| column.shape.type_.scalar == Scalar::Citext) {
         statements.push("CREATE EXTENSION IF NOT EXISTS citext SCHEMA public".into());

@@ -355,7 +355,7 @@ impl Files {
 }
 
 fn fixture(name: &str) -> String {
-    std::fs::read_to_string(format!("{}/src/listen/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    std::fs::read_to_string(format!("{}/src/serve/listen/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 /// A connection of somebody who trusts one of the certificates only.

@@ -13,18 +13,19 @@ pub(super) struct Named<'s> {
     pub alias: &'s str,
 }
 
-/// An expression, and its type as far as it is known.
+/// An expression and its type.
 pub(super) struct Typed {
     pub sql: String,
-    pub type_: Option<String>,
+    pub type_: String,
 }
 
 impl Named<'_> {
     /// A column of it, or something within.
     pub fn field(&self, field: &Field) -> Result<Typed, Refusal> {
         let Some(column) = self.relation.column(&field.column) else {
-            if self.relation.computed.contains(&field.column) && field.path.is_empty() {
-                return Ok(Typed { sql: format!("{}.{}", ident(self.alias), ident(&field.column)), type_: None });
+            if let (Some(type_), true) = (self.relation.computed.get(&field.column), field.path.is_empty()) {
+                let sql = format!("{}.{}", ident(self.alias), ident(&field.column));
+                return Ok(Typed { sql, type_: type_.clone() });
             }
             let names = self.relation.columns.iter().map(|column| column.name.as_str());
             return Err(Refusal {
@@ -36,7 +37,7 @@ impl Named<'_> {
         };
         let sql = format!("{}.{}", ident(self.alias), ident(&column.name));
         let Some(last) = field.path.last() else {
-            return Ok(Typed { sql, type_: Some(column.type_.clone()) });
+            return Ok(Typed { sql, type_: column.type_.clone() });
         };
         let (inside, type_) = match column.is_json() {
             true => (sql, column.type_.as_str()),
@@ -44,7 +45,7 @@ impl Named<'_> {
         };
         let steps: String = field.path.iter().map(step).collect();
         let type_ = if last.as_text { "text" } else { type_ };
-        Ok(Typed { sql: format!("({inside}{steps})"), type_: Some(type_.into()) })
+        Ok(Typed { sql: format!("({inside}{steps})"), type_: type_.into() })
     }
 }
 
@@ -85,10 +86,7 @@ impl Conditions<'_> {
             return Ok(format!("({absent})"));
         }
         let Typed { sql, type_ } = self.named.field(field)?;
-        let cast = |sql: String, array: &str| match &type_ {
-            Some(type_) => format!("{sql}::{type_}{array}"),
-            None => sql,
-        };
+        let cast = |sql: String, array: &str| format!("{sql}::{type_}{array}");
         Ok(match test {
             Test::Compare(operator, value) => {
                 let value = self.argument(Argument::Text(value.clone()));
@@ -105,7 +103,7 @@ impl Conditions<'_> {
                 format!("({sql} {} {quantifier} ({values}))", symbol(*operator))
             }
             Test::In(values) if values.is_empty() => "false".into(),
-            Test::In(values) if type_.as_ref().is_some_and(|type_| type_.ends_with("[]")) => {
+            Test::In(values) if type_.ends_with("[]") => {
                 let equal = values.iter().map(|value| {
                     let value = self.argument(Argument::Text(value.clone()));
                     format!("{sql} = {}", cast(value, ""))
@@ -126,7 +124,7 @@ impl Conditions<'_> {
                 };
                 format!("({sql} IS {what})")
             }
-            Test::Search(search) => self.search(&sql, type_.as_deref() == Some("tsvector"), search),
+            Test::Search(search) => self.search(&sql, type_ == "tsvector", search),
         })
     }
 

@@ -17,6 +17,15 @@ pub use statement::{Limits, Refusal, check, unknown_relation};
 use super::sql::{ident, vouched};
 use crate::event::Place;
 
+/// Whether a role may read a relation.
+///
+/// # Errors
+/// What Postgres says, of a role that there is not, too.
+pub async fn may_read(pool: &PgPool, role: &str, schema: &str, relation: &str) -> Result<bool, sqlx::Error> {
+    let may = "SELECT has_schema_privilege($1, $2, 'USAGE') AND has_table_privilege($1, quote_ident($2) || '.' || quote_ident($3), 'SELECT')";
+    sqlx::query_scalar(may).bind(role).bind(schema).bind(relation).fetch_one(pool).await
+}
+
 /// How many rows a view has.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use sqlx::{Arguments as _, Executor as _, PgPool, Postgres, Row as _};
 use super::statement::{Argument, Limits, Refusal, Statement, statement};
 use super::{Relation, Schema};
 use crate::query::Query;
-use crate::store::sql::{literal, vouched};
+use crate::store::sql::{ident, literal, vouched};
 
 /// Who reads, and what Postgres is told of it.
 #[derive(Debug, Clone, Default)]
@@ -148,7 +148,7 @@ fn begin(reader: &Reader<'_>, schema: &str) -> String {
     let settings = [
         // The role is the last: it may not be allowed to set the others.
         ("statement_timeout", timeout.as_str()),
-        ("search_path", &crate::store::sql::ident(schema)),
+        ("search_path", &format!("{}, public", ident(schema))),
         ("request.jwt.claims", reader.claims),
         ("request.method", reader.method),
         ("request.path", reader.path),

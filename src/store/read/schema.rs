@@ -27,8 +27,8 @@ pub struct Relation {
     pub key: Vec<String>,
     pub comment: Option<String>,
     pub is_view: bool,
-    /// Functions of a row that can be asked for like columns.
-    pub computed: Vec<String>,
+    /// Functions of a row that can be asked for like columns, and the types of what they give.
+    pub computed: BTreeMap<String, String>,
     /// The views of projections that its rows come from, itself first if it is one.
     pub reflects: Vec<String>,
     /// For a table of a projection; other relations are people's own.
@@ -106,6 +106,8 @@ pub async fn version(pool: &PgPool, schemas: &[String]) -> Result<String, sqlx::
              WHERE relnamespace = ANY (SELECT oid FROM pg_namespace WHERE nspname = ANY ($1)))),
             (SELECT count(*) || ':' || max(xmin::text::bigint) FROM pg_constraint WHERE contype IN ('f', 'p', 'u')),
             (SELECT count(*) || ':' || max(xmin::text::bigint) FROM pg_description),
+            (SELECT count(*) || ':' || max(xmin::text::bigint) FROM pg_proc
+             WHERE pronamespace = ANY (SELECT oid FROM pg_namespace WHERE nspname = ANY ($1))),
             (SELECT count(*) || ':' || max(xmin::text::bigint) FROM pg_enum),
             (SELECT string_agg(s.view || ':' || s.generation_id, ',' ORDER BY s.view) FROM projector.served s)))",
     )
@@ -131,13 +133,20 @@ pub async fn read(pool: &PgPool, schemas: &[String]) -> Result<Vec<Schema>, sqlx
             name: name.to_string(),
             is_view: matches!(row.try_get::<&str, _>(3), Ok("v" | "m")),
             comment: row.try_get(4).unwrap_or_default(),
-            computed: row.try_get(5).unwrap_or_default(),
             ..Relation::default()
         });
         relation.columns.push(column(row)?);
         let at = (schema.name.as_str(), name);
         let place = places.entry(number as u32).or_insert_with(|| links::Place::new(at, relation.is_view));
-        place.columns.insert(row.try_get(6)?, relation.columns.last().map(|c| c.name.clone()).unwrap_or_default());
+        place.columns.insert(row.try_get(5)?, relation.columns.last().map(|c| c.name.clone()).unwrap_or_default());
+    }
+    let computed: Vec<(String, String, String, String)> =
+        sqlx::query_as(COMPUTED).bind(schemas).fetch_all(&mut *connection).await?;
+    for (schema, relation, function, type_) in computed {
+        let schema = read.iter_mut().find(|known| known.name == schema);
+        if let Some(relation) = schema.and_then(|schema| schema.relations.get_mut(&relation)) {
+            relation.computed.insert(function, type_);
+        }
     }
     let constraints = sqlx::query(CONSTRAINTS).fetch_all(&mut *connection).await?;
     let constraints = constraints.iter().map(constraint).collect::<Result<Vec<_>, _>>()?;
@@ -146,13 +155,12 @@ pub async fn read(pool: &PgPool, schemas: &[String]) -> Result<Vec<Schema>, sqlx
     links::find(&mut read, &places, &constraints, &origins);
     for row in sqlx::query(PROJECTED).bind(None::<&str>).fetch_all(&mut *connection).await? {
         let view: &str = row.try_get(0)?;
-        for schema in &mut read {
-            if let Some(relation) = schema.relations.get_mut(view) {
-                let projected = projected(&row)?;
-                relation.key.clone_from(&projected.key);
-                relation.projected = Some(projected);
-                relation.reflects.push(view.to_string());
-            }
+        // Projections have theirs in the first schema.
+        if let Some(relation) = read.first_mut().and_then(|schema| schema.relations.get_mut(view)) {
+            let projected = projected(&row)?;
+            relation.key.clone_from(&projected.key);
+            relation.projected = Some(projected);
+            relation.reflects.push(view.to_string());
         }
     }
     for (schema, relation, view) in
@@ -165,20 +173,18 @@ pub async fn read(pool: &PgPool, schemas: &[String]) -> Result<Vec<Schema>, sqlx
     }
     let declared: Vec<(i64, String, String, Vec<String>)> =
         sqlx::query_as(DECLARED).fetch_all(&mut *connection).await?;
-    for schema in &mut read {
-        links::declare(schema, &declared);
-    }
+    read.iter_mut().take(1).for_each(|schema| links::declare(schema, &declared));
     Ok(read)
 }
 
 fn column(row: &PgRow) -> Result<Column, sqlx::Error> {
     Ok(Column {
-        name: row.try_get(7)?,
-        type_: row.try_get(8)?,
-        told_type: row.try_get(9)?,
-        nullable: row.try_get(10)?,
-        comment: row.try_get(11)?,
-        labels: row.try_get(12)?,
+        name: row.try_get(6)?,
+        type_: row.try_get(7)?,
+        told_type: row.try_get(8)?,
+        nullable: row.try_get(9)?,
+        comment: row.try_get(10)?,
+        labels: row.try_get(11)?,
     })
 }
 
@@ -192,23 +198,28 @@ fn constraint(row: &PgRow) -> Result<Constraint, sqlx::Error> {
     Ok(Constraint { name: row.try_get(0)?, table: table as u32, columns: row.try_get(2)?, kind })
 }
 
-/// The type under a domain, under a domain…
-const RELATIONS: &str = "WITH RECURSIVE under(type, base, mod) AS (
-        SELECT oid, oid, -1 FROM pg_type WHERE typtype <> 'd'
-        UNION ALL
-        SELECT t.oid, u.base, u.mod FROM pg_type t JOIN under u ON t.typbasetype = u.type WHERE t.typtype = 'd'
-    )
-    SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, obj_description(c.oid, 'pg_class'),
-        ARRAY(SELECT p.proname::text FROM pg_proc p
-              WHERE p.pronamespace = n.oid AND p.pronargs = 1 AND p.proargtypes[0] = c.reltype AND NOT p.proretset),
-        a.attnum, a.attname::text, format_type(u.base, -1), format_type(a.atttypid, a.atttypmod),
-        NOT a.attnotnull, col_description(c.oid, a.attnum),
+/// A domain's columns are told as of the type under it.
+const RELATIONS: &str = "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
+        obj_description(c.oid, 'pg_class'), a.attnum, a.attname::text, format_type(u.base, -1),
+        format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, col_description(c.oid, a.attnum),
         ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = u.base ORDER BY e.enumsortorder)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        JOIN under u ON u.type = a.atttypid
+        CROSS JOIN LATERAL (
+            WITH RECURSIVE under(type) AS (
+                SELECT a.atttypid
+                UNION ALL
+                SELECT t.typbasetype FROM under JOIN pg_type t ON t.oid = under.type WHERE t.typtype = 'd'
+            )
+            SELECT under.type AS base FROM under JOIN pg_type t ON t.oid = under.type WHERE t.typtype <> 'd'
+        ) AS u
     WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     ORDER BY n.nspname, c.relname, a.attnum";
+
+const COMPUTED: &str = "SELECT n.nspname::text, c.relname::text, p.proname::text, format_type(p.prorettype, -1)
+    FROM pg_namespace n JOIN pg_proc p ON p.pronamespace = n.oid AND p.pronargs = 1 AND NOT p.proretset
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.reltype = p.proargtypes[0]
+    WHERE n.nspname = ANY ($1) AND c.reltype <> 0";
 
 const CONSTRAINTS: &str = "SELECT conname::text, conrelid::bigint, conkey, contype::text, confrelid::bigint, confkey
     FROM pg_constraint WHERE contype IN ('p', 'u', 'f') AND conparentid = 0 AND conrelid <> 0";
@@ -236,8 +247,8 @@ const STAND_ON: &str = "WITH RECURSIVE stands(view, on_) AS (
     SELECT DISTINCT n.nspname::text, c.relname::text, t.relname::text FROM stands
         JOIN pg_class c ON c.oid = stands.view JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_class t ON t.oid = stands.on_
-        JOIN projector.served s ON s.view = t.relname AND NOT EXISTS (SELECT 1 FROM projector.served o WHERE o.view = c.relname)
-    WHERE n.nspname = ANY ($1) AND t.relkind = 'v' ORDER BY 1, 2, 3";
+        JOIN projector.served s ON s.view = t.relname AND t.relnamespace = to_regnamespace(quote_ident($1[1]))
+    WHERE NOT (n.oid = t.relnamespace AND EXISTS (SELECT 1 FROM projector.served o WHERE o.view = c.relname)) AND n.nspname = ANY ($1) AND t.relkind = 'v' ORDER BY 1, 2, 3";
 
 /// Views whose rows refer to those of another: the generation, both, and by which columns of the first.
 const DECLARED: &str = "SELECT r.generation_id, f.view, t.view, r.by FROM (

@@ -47,7 +47,8 @@ async fn api_keys_come_and_go() {
 
 #[test]
 fn files_that_cannot_be_used_are_told_without_their_secrets() {
-    let text = |path: &str| std::fs::read_to_string(format!("{}/src/auth/fixtures/{path}", env!("CARGO_MANIFEST_DIR")));
+    let text =
+        |path: &str| std::fs::read_to_string(format!("{}/src/serve/auth/fixtures/{path}", env!("CARGO_MANIFEST_DIR")));
     let private = text("p256.key").unwrap();
     let mut private_jwk = jwk("ES256");
     private_jwk["d"] = "c2VjcmV0".into();
