@@ -61,7 +61,13 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     migrator.dangerous_set_table_name("projector.migrations");
     // A newer program may have migrated further; what it added does not concern this one.
     migrator.set_ignore_missing(true);
-    migrator.run(pool).await.map_err(|error| match error {
+    let mut connection = pool.acquire().await?;
+    let run = migrator.run(&mut *connection).await;
+    if run.is_err() {
+        // It has the lock of migrations still, and the next attempt may get another one.
+        connection.close_on_drop();
+    }
+    run.map_err(|error| match error {
         // A connection that breaks in the middle leaves the migration undone, to be tried again.
         sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
             StoreError::from(error)

@@ -2,7 +2,11 @@
 
 use std::process::{Child, Command, Stdio};
 
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Executor};
+
 use super::bad_input::STRICT;
+use super::generations::says;
 use super::world::{Message, World, event};
 
 #[test]
@@ -31,6 +35,31 @@ fn settings_that_cannot_be() {
     world.execute("CREATE ROLE powerless_surroundings LOGIN");
     refused(&[("PROJECTOR__POSTGRES__USER", "powerless_surroundings")], &["apply"], "lacks a right");
     world.execute("DROP ROLE powerless_surroundings");
+}
+
+/// A migration that fails is tried again, and the session in which it failed keeps nobody waiting.
+#[test]
+fn a_migration_that_failed_leaves_no_lock() {
+    let world = World::new("migration");
+    world.projection("strict.yaml", STRICT);
+    says(&world, &["apply"]);
+    world.execute(&format!(
+        "ALTER TABLE projector.generations DROP COLUMN built_events; DELETE FROM projector.migrations WHERE version = 6;
+         ALTER DATABASE {} SET lock_timeout = '200ms'",
+        world.name
+    ));
+    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
+    let options = options.username("projector").database(&world.name);
+    let mut reader = world.runtime.block_on(options.connect()).unwrap();
+    let reading = "BEGIN; LOCK TABLE projector.generations IN ACCESS SHARE MODE";
+    world.runtime.block_on(reader.execute(reading)).unwrap();
+    let daemon = world.start(&[]);
+    world.wait("a complaint", || if daemon.log().contains("trying on") { Ok(()) } else { Err(daemon.log()) });
+    world.runtime.block_on(reader.execute("ROLLBACK")).unwrap();
+    world.wait("it to go on", || if daemon.log().contains("folding strict.1") { Ok(()) } else { Err(daemon.log()) });
+    let held = "SELECT count(*) AS n FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND a.datname = current_database() AND a.state = 'idle'";
+    assert_eq!(world.query(held), ["{\"n\":0}"]);
 }
 
 #[test]
