@@ -1,6 +1,6 @@
 //! `projector replay`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -184,8 +184,10 @@ impl Progress {
         let consumer = consumer.clone();
         let asked = tokio::task::spawn_blocking(move || -> Result<Progress, SourceError> {
             let mut progress = Progress { done: 0, all: 0 };
+            let there: BTreeMap<String, i32> = consumer.topics(None)?.into_iter().collect();
             let partitions: BTreeSet<&Partition> = live.iter().chain(own.keys()).collect();
-            for partition in partitions {
+            // Of a topic that is not there any more nothing is to be folded.
+            for partition in partitions.into_iter().filter(|partition| there.contains_key(&partition.topic)) {
                 let offsets = consumer.offsets(partition)?;
                 progress.all += offsets.high - offsets.low;
                 progress.done += own.get(partition).map_or(0, |next| (next - offsets.low).max(0));

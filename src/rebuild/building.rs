@@ -7,16 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::Partition;
 use crate::config::Settings;
-use crate::plan::{Plan, Topics};
+use crate::plan::{Plan, Source, Topics};
 use crate::source::{Consumer, SourceError};
 use crate::store::generations::{self, Listed, State};
 use crate::store::promotion::{self, Promoted};
-use crate::store::{StoreError, status};
+use crate::store::{StoreError, partitions, status};
 
 /// Promotes generations that have caught up, and drops those that were kept for long enough.
 pub async fn keep_building(pool: sqlx::PgPool, settings: Settings, plans: Vec<Plan>, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_millis(250);
-    let mut builder = Builder { pool, settings, plans, rests: HashMap::new() };
+    let mut builder = Builder { pool, settings, plans, asked: HashMap::new(), rests: HashMap::new() };
     while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
         // Lanes say so when Postgres is away.
         if let Err(error) = builder.look().await {
@@ -29,6 +29,8 @@ struct Builder {
     pool: sqlx::PgPool,
     settings: Settings,
     plans: Vec<Plan>,
+    /// When it was looked last, beside which generations, whether topics are gone.
+    asked: HashMap<i64, Instant>,
     /// Generations whose promotion did not succeed: when it is tried again, and how long was waited last.
     rests: HashMap<i64, (Instant, Duration)>,
 }
@@ -36,6 +38,15 @@ struct Builder {
 impl Builder {
     async fn look(&mut self) -> Result<(), StoreError> {
         let listed = generations::list(&self.pool).await?;
+        let live_of = |beside: &Listed| {
+            let of_projection = |other: &&Listed| other.generation.projection == beside.generation.projection;
+            listed.iter().filter(of_projection).find(|other| other.state == State::Live)
+        };
+        for beside in listed.iter().filter(|listed| matches!(listed.state, State::Building | State::Scratch)) {
+            if let Some(live) = live_of(beside) {
+                self.miss_topics(beside, live).await?;
+            }
+        }
         for building in listed.iter().filter(|listed| listed.state == State::Building) {
             let rests = self.rests.get(&building.generation.id).is_some_and(|(until, _)| Instant::now() < *until);
             if rests || building.manual && building.ready {
@@ -43,7 +54,8 @@ impl Builder {
             }
             // One that this program cannot fold is another's to promote.
             let Ok(plan) = building.plan(&self.plans) else { continue };
-            match self.catch_up(building, &plan).await {
+            let Some(live) = live_of(building) else { continue };
+            match self.catch_up(building, live, &plan).await {
                 Ok(true) => {}
                 Ok(false) => self.rest(building.generation.id),
                 Err(error) => {
@@ -63,6 +75,41 @@ impl Builder {
         Ok(())
     }
 
+    /// Finds out which topics of the live one are not there any more, of those that a pattern matches. The one beside it will
+    /// never have them. A topic with a name of its own may still come.
+    async fn miss_topics(&mut self, beside: &Listed, live: &Listed) -> Result<(), StoreError> {
+        /// So long it has to begin with what is there, at first.
+        const EVERY: Duration = Duration::from_secs(5);
+        let asked = self.asked.entry(beside.generation.id).or_insert_with(Instant::now);
+        if asked.elapsed() < EVERY {
+            return Ok(());
+        }
+        *asked = Instant::now();
+        let Ok(plan) = beside.plan(&self.plans) else { return Ok(()) };
+        let own = status::offsets(&self.pool, beside.generation.id).await?;
+        let of_live = status::offsets(&self.pool, live.generation.id).await?;
+        let known = status::gone(&self.pool, live.generation.id).await?;
+        let missing = of_live.into_keys().filter(|partition| !own.contains_key(partition));
+        let doubtful = missing.map(|partition| partition.topic).chain(known.iter().cloned());
+        let doubtful: BTreeSet<String> = doubtful.filter(|topic| is_by_pattern(&plan, topic)).collect();
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let settings = self.settings.clone();
+        let asked = tokio::task::spawn_blocking(move || -> Result<BTreeSet<String>, SourceError> {
+            let consumer = Consumer::new(&settings.kafka, &settings.fold, "projector-building")?;
+            Ok(consumer.topics(None)?.into_iter().map(|(topic, _)| topic).collect())
+        });
+        // When Kafka cannot be asked, it is asked again.
+        let Ok(Ok(existing)) = asked.await else { return Ok(()) };
+        let (there, gone): (Vec<String>, Vec<String>) =
+            doubtful.into_iter().partition(|topic| existing.contains(topic));
+        for topic in gone.iter().filter(|topic| !known.contains(topic)) {
+            tracing::warn!("{}: the topic {topic} is not there any more, and is not waited for", beside.generation);
+        }
+        partitions::note_gone(&self.pool, live.generation.id, &gone, &there).await
+    }
+
     /// An attempt keeps the live one waiting: the next is made later and later.
     fn rest(&mut self, generation: i64) {
         const LONGEST: Duration = Duration::from_secs(15);
@@ -72,7 +119,7 @@ impl Builder {
     }
 
     /// Promotes a generation that has caught up. False when that was tried and did not succeed.
-    async fn catch_up(&self, building: &Listed, plan: &Plan) -> Result<bool, StoreError> {
+    async fn catch_up(&self, building: &Listed, live: &Listed, plan: &Plan) -> Result<bool, StoreError> {
         let generation = &building.generation;
         if status::halt(&self.pool, generation.id).await?.is_some() {
             return Ok(true);
@@ -89,6 +136,10 @@ impl Builder {
             return Ok(true);
         }
         if let Some(reason) = self.worse(generation.id, &generation.projection).await? {
+            self.refuse(building, &reason).await?;
+            return Ok(false);
+        }
+        if let Some(reason) = self.lost(live, plan).await? {
             self.refuse(building, &reason).await?;
             return Ok(false);
         }
@@ -120,6 +171,20 @@ impl Builder {
             format!(
                 "{new} sequences are parked in it, and {old} in the live one; settle them with `projector dead-letters`, or promote \
                  it all the same with: projector promote {projection}"
+            )
+        }))
+    }
+
+    /// What readers would lose, if they would: what was made of topics that are not there any more, unless the definition
+    /// accepts that history is gone.
+    async fn lost(&self, live: &Listed, plan: &Plan) -> Result<Option<String>, StoreError> {
+        let accepts = |topic: &str| source_of(plan, topic).is_none_or(|source| source.accept_truncated.is_some());
+        let gone = status::gone(&self.pool, live.generation.id).await?;
+        Ok(gone.iter().find(|topic| !accepts(topic)).map(|topic| {
+            format!(
+                "the topic {topic} is not there any more, and what the live one has of it is missing here; say accept_truncated \
+                 in its source, or promote it all the same with: projector promote {}",
+                plan.name
             )
         }))
     }
@@ -173,4 +238,13 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// The source that reads a topic.
+fn source_of<'p>(plan: &'p Plan, topic: &str) -> Option<&'p Source> {
+    plan.sources.iter().find(|source| source.topics.matches(topic))
+}
+
+fn is_by_pattern(plan: &Plan, topic: &str) -> bool {
+    source_of(plan, topic).is_some_and(|source| matches!(source.topics, Topics::Matching(_)))
 }

@@ -7,7 +7,7 @@ use crate::store::compare::mend;
 use crate::store::generations::{Listed, Making, State};
 use crate::store::meeting::meet;
 use crate::store::parked::same_letters;
-use crate::store::status::truncated;
+use crate::store::status::{gone, truncated};
 use crate::store::{Generation, StoreError, promotion};
 
 /// Begins to fold all of a projection's history again, into tables that nobody sees.
@@ -42,6 +42,11 @@ pub async fn repair(
                 "the early history of {topic} is gone: rows that were made of it would be taken out. Nothing was changed"
             )));
         }
+    }
+    if let Some(topic) = gone(pool, live.id).await?.first() {
+        return Err(StoreError::Catalog(format!(
+            "the topic {topic} is not there any more: rows that were made of it would be taken out. Nothing was changed"
+        )));
     }
     let meeting = meet(pool, (live, plan), (scratch, plan)).await?;
     let mended = async {

@@ -25,6 +25,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "generations", include_str!("../../migrations/0005_generations.sql")),
     (6, "endpoint", include_str!("../../migrations/0006_endpoint.sql")),
     (7, "built events", include_str!("../../migrations/0007_built_events.sql")),
+    (8, "gone topics", include_str!("../../migrations/0008_gone_topics.sql")),
 ];
 
 /// What `apply` did with one projection.

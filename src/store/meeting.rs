@@ -12,7 +12,7 @@ use super::commit::Generation;
 use super::error::StoreError;
 use super::generations::hold;
 use super::marks::is_followed;
-use super::status::offsets;
+use super::status::offsets_of_what_is_there;
 use crate::plan::Plan;
 use crate::proof::{self, Sabotage};
 
@@ -113,7 +113,8 @@ pub async fn meet(
 async fn until_begun(pool: &PgPool, both: [(&Generation, &Plan); 2]) -> Result<(), StoreError> {
     let deadline = Instant::now() + LONGEST / 2;
     loop {
-        let known = [offsets(pool, both[0].0.id).await?, offsets(pool, both[1].0.id).await?];
+        let [one, other] = both.map(|(generation, _)| generation.id);
+        let known = [offsets_of_what_is_there(pool, one).await?, offsets_of_what_is_there(pool, other).await?];
         let lacks = |at: usize| {
             let mut missing = known[1 - at].keys().filter(|partition| !known[at].contains_key(*partition));
             missing.any(|partition| both[at].1.reads(&partition.topic))

@@ -214,6 +214,31 @@ pub async fn topic_identity(
     Ok(recorded)
 }
 
+/// Notes which topics of a generation are not there any more, and which are.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn note_gone(pool: &PgPool, generation: i64, gone: &[String], there: &[String]) -> Result<(), StoreError> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(
+        "INSERT INTO projector.topics AS t (generation_id, topic, gone_at) SELECT $1, topic, now() FROM unnest($2) AS topic
+         ON CONFLICT (generation_id, topic) DO UPDATE SET gone_at = COALESCE(t.gone_at, now())",
+    )
+    .bind(generation)
+    .bind(gone)
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query(
+        "UPDATE projector.topics SET gone_at = NULL
+         WHERE generation_id = $1 AND topic = ANY($2) AND gone_at IS NOT NULL",
+    )
+    .bind(generation)
+    .bind(there)
+    .execute(&mut *transaction)
+    .await?;
+    Ok(transaction.commit().await?)
+}
+
 /// Why a generation stands still.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halt {

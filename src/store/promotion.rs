@@ -15,7 +15,7 @@ use super::commit::Generation;
 use super::error::StoreError;
 use super::generations::{self, Listed, Making, State};
 use super::sql::vouched;
-use super::status::offsets;
+use super::status::{offsets, offsets_of_what_is_there};
 use super::{propagate, views};
 use crate::checkpoint::Partition;
 use crate::plan::Plan;
@@ -117,7 +117,7 @@ async fn within(
 /// Lets nobody move the checkpoints of the live generation. Returns them.
 async fn hold(connection: &mut PgConnection, live: &Listed) -> Result<BTreeMap<Partition, i64>, StoreError> {
     generations::hold(connection, &[live.generation.id]).await?;
-    offsets(connection, live.generation.id).await
+    offsets_of_what_is_there(connection, live.generation.id).await
 }
 
 /// How far a generation is behind the live one.
@@ -204,7 +204,7 @@ pub async fn behind(pool: &PgPool, plan: &Plan, generation: &Generation) -> Resu
     let live: Option<i64> =
         sqlx::query_scalar(live).bind(&generation.projection).fetch_optional(&mut *connection).await?;
     let Some(live) = live else { return Ok(None) };
-    let live = offsets(&mut *connection, live).await?;
+    let live = offsets_of_what_is_there(&mut *connection, live).await?;
     behind_of(&mut connection, plan, generation, &live).await.map(Some)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgExecutor, PgPool, Row};
 
 use super::error::StoreError;
@@ -129,7 +130,7 @@ async fn partitions(pool: &PgPool, generation: i64) -> Result<Vec<PartitionStatu
     .bind(generation)
     .fetch_all(pool)
     .await?;
-    let status = |row: &sqlx::postgres::PgRow| {
+    let status = |row: &PgRow| {
         Ok(PartitionStatus {
             topic: row.try_get(0)?,
             partition: row.try_get(1)?,
@@ -213,9 +214,39 @@ pub async fn offsets(connection: impl PgExecutor<'_>, generation: i64) -> Result
         .bind(generation)
         .fetch_all(connection)
         .await?;
-    rows.iter()
-        .map(|row| Ok((Partition::new(row.try_get::<String, _>(0)?, row.try_get(1)?), row.try_get(2)?)))
-        .collect()
+    rows.iter().map(offset).collect()
+}
+
+/// The same, as far as others can get there: without topics that are not there any more.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn offsets_of_what_is_there(
+    connection: impl PgExecutor<'_>,
+    generation: i64,
+) -> Result<BTreeMap<Partition, i64>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT c.topic, c.partition, c.next_offset FROM projector.checkpoints c
+         LEFT JOIN projector.topics t ON t.generation_id = c.generation_id AND t.topic = c.topic
+         WHERE c.generation_id = $1 AND t.gone_at IS NULL",
+    )
+    .bind(generation)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(offset).collect()
+}
+
+fn offset(row: &PgRow) -> Result<(Partition, i64), StoreError> {
+    Ok((Partition::new(row.try_get::<String, _>(0)?, row.try_get(1)?), row.try_get(2)?))
+}
+
+/// Topics that a generation has read and that are not there any more.
+///
+/// # Errors
+/// What Postgres says.
+pub async fn gone(pool: &PgPool, generation: i64) -> Result<Vec<String>, StoreError> {
+    let gone = "SELECT topic FROM projector.topics WHERE generation_id = $1 AND gone_at IS NOT NULL ORDER BY topic";
+    Ok(sqlx::query_scalar(gone).bind(generation).fetch_all(pool).await?)
 }
 
 /// The partitions that a projection's live generation reads.

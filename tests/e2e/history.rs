@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::generations::{ORDERS, says, served, until_counted, until_served};
 use super::world::{Message, World, event};
 
 const COUNTER: &str = "
@@ -146,4 +147,47 @@ fn transaction_markers_do_not_keep_a_view_behind() {
     world.applied("counter", "events");
     let rows = world.query("SELECT k, n FROM views.counter ORDER BY k");
     assert_eq!(rows, [r#"{"k":"a","n":1}"#, r#"{"k":"b","n":1}"#]);
+}
+
+/// What a topic of a pattern had is gone with it: nobody waits for it, and nobody loses it without having said so.
+#[test]
+fn a_topic_that_is_gone_holds_up_nobody() {
+    let world = World::new("gonetopic");
+    let definition = |total: &str, source: &str| {
+        let pattern = format!("topics: '{}[.](?<country>[a-z]+)[.]orders', {source}", world.name);
+        let text = ORDERS.replace("topic: TOPIC(shop),", &format!("{pattern} "));
+        text.replace("total: data.total", &format!("total: {total}"))
+    };
+    world.projection("orders.yaml", &definition("data.total", ""));
+    for (country, id) in [("it", "a"), ("no", "b")] {
+        let topic = format!("{country}.orders");
+        world.create_topic(&topic, 2, &[]);
+        let payload = event("Placed", json!({ "id": id, "total": 1 }));
+        world.send(&topic, &[Message { partition: 1, key: id.into(), payload }]);
+    }
+    let daemon = world.start(&[]);
+    until_counted(&world, 2);
+    world.delete_topic("no.orders");
+    world
+        .wait("the topic to be gone", || if world.has_topic("no.orders") { Err("still there".into()) } else { Ok(()) });
+    world.projection("orders.yaml", &definition("data.total + 1", ""));
+    says(&world, &["apply"]);
+    let refused = "SELECT refused FROM projector.generations WHERE number = 2";
+    world.wait("the refusal", || match world.try_query(refused) {
+        Ok(rows) if rows[0].contains("no.orders is not there any more") => Ok(()),
+        other => Err(format!("{other:?}; {}", daemon.log())),
+    });
+    assert_eq!(served(&world), "1");
+    assert!(daemon.log().contains("no.orders is not there any more, and is not waited for"), "{}", daemon.log());
+    let text = says(&world, &["diff", "orders", "--no-events"]);
+    assert!(text.contains("- orders {\"id\":\"b\""), "{text}");
+    let (code, text) = world.output(&["verify", "orders", "--repair"]);
+    assert!(code == 1 && text.contains("rows that were made of it would be taken out"), "{text}");
+    until_counted(&world, 2);
+
+    world.projection("orders.yaml", &definition("data.total + 2", "accept_truncated: Norway is closed, "));
+    says(&world, &["apply"]);
+    // The third was there for `verify`.
+    until_served(&world, "4");
+    until_counted(&world, 1);
 }
