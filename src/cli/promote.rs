@@ -6,7 +6,6 @@ use super::chosen::Chosen;
 use super::{Common, Failure, Outcome, runtime};
 use crate::config::Settings;
 use crate::plan::Plan;
-use crate::store::Generation;
 use crate::store::generations::{Listed, State};
 use crate::store::promotion::{self, Promoted};
 
@@ -24,7 +23,7 @@ pub fn promote(common: &Common, projection: &str, which: Which) -> Outcome {
         let chosen = Chosen::find(common, projection).await?;
         let listed = choose(&chosen, which)?;
         let plan = chosen.plan(listed)?;
-        let outcome = until_promoted(&chosen.pool, &chosen.settings, &listed.generation, &plan).await;
+        let outcome = until_promoted(&chosen.pool, &chosen.settings, listed, &plan).await;
         chosen.pool.close().await;
         outcome
     })
@@ -49,13 +48,22 @@ fn choose(chosen: &Chosen, which: Which) -> Result<&Listed, Failure> {
     found.ok_or_else(|| Failure::refused(else_said))
 }
 
-async fn until_promoted(pool: &sqlx::PgPool, settings: &Settings, generation: &Generation, plan: &Plan) -> Outcome {
+async fn until_promoted(pool: &sqlx::PgPool, settings: &Settings, listed: &Listed, plan: &Plan) -> Outcome {
     const PATIENCE: Duration = Duration::from_secs(60);
+    /// One that had caught up may be a batch behind just now.
+    const A_BATCH: Duration = Duration::from_secs(5);
+    let generation = &listed.generation;
+    let had_caught_up = listed.ready || listed.state == State::Kept;
+    let begun = Instant::now();
     let (name, number) = (&generation.projection, generation.number);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let behind = promotion::behind(pool, plan, generation).await.map_err(Failure::failed)?;
         if let Some(behind) = behind.filter(|behind| !behind.is_near()) {
+            if had_caught_up && begun.elapsed() < A_BATCH {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
             return Err(Failure::failed(format!(
                 "generation {number} of `{name}` is not where the live one is: {} events are missing; see `projector status`",
                 behind.missing

@@ -16,7 +16,7 @@ pub(super) struct Problem {
     pub status: StatusCode,
     pub code: String,
     pub message: String,
-    pub details: Option<Json>,
+    pub details: Option<Box<Json>>,
     pub hint: Option<String>,
     /// Further headers of the answer.
     pub headers: Vec<(header::HeaderName, String)>,
@@ -29,7 +29,7 @@ impl Problem {
     }
 
     pub fn details(self, details: impl Into<Json>) -> Problem {
-        Problem { details: Some(details.into()), ..self }
+        Problem { details: Some(Box::new(details.into())), ..self }
     }
 
     pub fn hint(self, hint: impl Into<String>) -> Problem {
@@ -131,7 +131,7 @@ impl From<sqlx::Error> for Problem {
             return Problem::new(status, &code, "the database cannot answer right now");
         }
         let told = told.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
-        let details = told.and_then(|told| told.detail()).map(Json::from);
+        let details = told.and_then(|told| told.detail()).map(|detail| Box::new(Json::from(detail)));
         let hint = told.and_then(|told| told.hint()).map(ToString::to_string);
         Problem { status, code, message, details, hint, headers: Vec::new() }
     }

@@ -44,7 +44,7 @@ fn a_migration_that_failed_leaves_no_lock() {
     world.projection("strict.yaml", STRICT);
     says(&world, &["apply"]);
     world.execute(&format!(
-        "ALTER TABLE projector.generations DROP COLUMN built_events; DELETE FROM projector.migrations WHERE version = 6;
+        "ALTER TABLE projector.generations DROP COLUMN built_events; DELETE FROM projector.migrations WHERE version = 7;
          ALTER DATABASE {} SET lock_timeout = '200ms'",
         world.name
     ));

@@ -24,7 +24,7 @@ pub enum Argument {
 pub struct Refusal {
     pub code: &'static str,
     pub message: String,
-    pub details: Option<Json>,
+    pub details: Option<Box<Json>>,
     pub hint: Option<String>,
 }
 
@@ -306,7 +306,7 @@ impl<'s> Builder<'s> {
             return Err(Refusal {
                 code: "PGRST127",
                 message: "Feature not implemented".into(),
-                details: Some(details.into()),
+                details: Some(Box::new(details.into())),
                 hint: None,
             });
         }
@@ -405,9 +405,9 @@ impl<'s> Builder<'s> {
             return Err(Refusal {
                 code: "PGRST118",
                 message: format!("A related order on '{of}' is not possible"),
-                details: Some(
+                details: Some(Box::new(
                     format!("'{own}' and '{other}' do not form a many-to-one or one-to-one relationship").into(),
-                ),
+                )),
                 hint: None,
             });
         }
@@ -447,13 +447,10 @@ impl<'s> Builder<'s> {
         Refusal {
             code: "PGRST200",
             message: format!("Could not find a relationship between '{from}' and '{target}' in the schema cache"),
-            details: Some(
-                format!(
+            details: Some(Box::new(format!(
                     "Searched for a foreign key relationship between '{from}' and '{target}'{using} in the schema '{}', but no matches were found.",
                     self.schema.name
-                )
-                .into(),
-            ),
+                ).into())),
             hint: near.map(|near| format!("Perhaps you meant '{near}' instead of '{target}'.")),
         }
     }
@@ -474,7 +471,7 @@ fn ambiguous(from: &str, target: &str, many: &[&Link]) -> Refusal {
     Refusal {
         code: "PGRST201",
         message: format!("Could not embed because more than one relationship was found for '{from}' and '{target}'"),
-        details: Some(details.into()),
+        details: Some(Box::new(details.into())),
         hint: Some(format!(
             "Try changing '{target}' to one of the following: {}. Find the desired relationship in the 'details' key.",
             hints.join(", ")
@@ -520,12 +517,8 @@ fn counted(named: Named<'_>, selected: &Selected) -> Option<Out> {
     let is_count = field.column == "count" && field.path.is_empty() && named.relation.column("count").is_none();
     let aggregate = Aggregate { function: AggregateFunction::Count, cast: selected.cast.clone() };
     let name = selected.alias.clone().unwrap_or_else(|| "count".into());
-    (is_count && selected.aggregate.is_none()).then(|| Out {
-        name,
-        sql: None,
-        aggregate: Some(aggregate),
-        is_json: false,
-    })
+    let out = Out { name, sql: None, aggregate: Some(aggregate), is_json: false };
+    (is_count && selected.aggregate.is_none()).then_some(out)
 }
 
 /// What a field is called in the answer: by the last name in its path.
