@@ -178,7 +178,7 @@ struct Noticed {
 /// Rebuilds the view while it is read, and while another projection follows a stream of events.
 async fn notice(services: &Services, connection: &mut PgConnection, history: &Orders) -> Result<Noticed> {
     forget(connection, Orders::PROJECTION).await?;
-    let settings = json!({ "serve": { "listen": "127.0.0.1:0" } });
+    let settings = json!({ "serve": { "listen": "127.0.0.1:0", "auth": { "anonymous_role": "projector" } } });
     let mut product = Product::start_with(services, "projections/rebuild", settings)?;
     until_applied(&mut product, connection, Orders::TOPIC, i64::try_from(history.events())?).await?;
     latency::until_owned(&mut product, connection, latency::TOPIC).await?;

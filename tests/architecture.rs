@@ -117,6 +117,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "error_kind",
             "event",
             "golden",
+            "ops",
             "parking",
             "pipeline",
             "plan",
@@ -133,7 +134,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What only one module may name: broker types, SQL, HTTP.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("rdkafka", &["source", "demo", "pipeline"]),
-    ("axum", &["serve"]),
+    ("axum", &["ops", "serve"]),
     ("AssertSqlSafe", &["store"]),
     ("unsafe {", &["source"]),
 ];

@@ -122,8 +122,8 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rate {
-    /// Requests a second of one caller; 0: as many as others.
-    pub requests_per_s: f64,
+    /// Requests a second of one caller; 0: any number; null: as many as others.
+    pub requests_per_s: Option<f64>,
     /// Requests of one caller at once; 0: as many as in one second.
     pub burst: u32,
     pub max_rows: Option<u32>,

@@ -10,7 +10,7 @@ use crate::plan::{Plan, Table};
 use crate::query::{Condition, Field, Is, Item, Operator, Order, Quantifier, Query, Selected, Test};
 use crate::spec::diagnostic::Sink;
 use crate::value::Value;
-use crate::value::json::json_value;
+use crate::value::json::{json_items, json_value};
 
 /// What a query answers that is not golden.
 ///
@@ -176,6 +176,19 @@ fn passes<'t>(
     }
 }
 
+/// Whether an array has all of `{a,b}`.
+fn contains(value: &Value, text: &str) -> Result<bool, String> {
+    let items: Vec<Option<String>> = match value {
+        Value::List(items) => items.iter().map(Value::to_sql_text).collect(),
+        Value::Json(raw) => json_items(raw)?.iter().map(Value::to_sql_text).collect(),
+        _ => return Err("the column holds no array".into()),
+    };
+    let wanted = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let wanted = wanted.filter(|wanted| !wanted.contains(['"', '{', '\\'])).ok_or("an array is written {a,b} here")?;
+    let mut wanted = wanted.split(',').map(str::trim).filter(|item| !item.is_empty());
+    Ok(wanted.all(|item| items.iter().flatten().any(|known| known == item)))
+}
+
 /// Whether a value passes a test; of NULL nobody knows, but with `is`.
 fn holds(test: &Test, value: &Value, type_: &ColumnType) -> Result<Option<bool>, String> {
     let read = |text: &str| {
@@ -220,6 +233,7 @@ fn holds(test: &Test, value: &Value, type_: &ColumnType) -> Result<Option<bool>,
             let list: Result<Vec<Value>, String> = list.iter().map(|text| read(text)).collect();
             Some(list?.contains(value))
         }
+        Test::Compare(Operator::Contains, text) if type_.array => Some(contains(value, text)?),
         Test::Compare(operator, text) => Some(compared(*operator, text)?),
         Test::Quantified(operator, quantifier, texts) => {
             let each = texts.iter().map(|text| text.as_ref().map(|text| compared(*operator, text)).transpose());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{Limits, Rate};
+use crate::config::Limits;
 
 /// Callers whose buckets are known at once; those beyond share one.
 const MOST: usize = 50_000;
@@ -48,15 +48,13 @@ struct Known {
 
 impl Rates {
     pub fn new(limits: &Limits) -> Rates {
-        let every = Rate { requests_per_s: limits.requests_per_s, burst: limits.burst, ..Rate::default() };
         Rates {
-            every: Bucket::new(every),
+            every: Bucket::new(limits.requests_per_s, limits.burst),
             // One that says nothing of it has the rate of all.
             by_role: limits
                 .by_role
                 .iter()
-                .filter(|(_, rate)| rate.requests_per_s > 0.0)
-                .map(|(role, rate)| (role.clone(), Bucket::new(*rate)))
+                .filter_map(|(role, rate)| Some((role.clone(), Bucket::new(rate.requests_per_s?, rate.burst))))
                 .collect(),
             known: Mutex::default(),
         }
@@ -94,13 +92,13 @@ impl Known {
 }
 
 impl Bucket {
-    fn new(rate: Rate) -> Option<Bucket> {
-        if !rate.requests_per_s.is_finite() || rate.requests_per_s <= 0.0 {
+    fn new(requests_per_s: f64, burst: u32) -> Option<Bucket> {
+        if !requests_per_s.is_finite() || requests_per_s <= 0.0 {
             return None;
         }
         // One request in a century is as good as none; more does not fit.
-        let each = Duration::from_secs_f64((1.0 / rate.requests_per_s).clamp(1e-9, 3e9));
-        let tokens = if rate.burst > 0 { rate.burst } else { rate.requests_per_s.ceil() as u32 };
+        let each = Duration::from_secs_f64((1.0 / requests_per_s).clamp(1e-9, 3e9));
+        let tokens = if burst > 0 { burst } else { requests_per_s.ceil() as u32 };
         Some(Bucket { each, whole: each.saturating_mul(tokens.max(1)) })
     }
 
@@ -118,11 +116,12 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Rate;
 
     fn rates(requests_per_s: f64, burst: u32) -> Rates {
         let by_role = BTreeMap::from([
-            ("slow".to_string(), Rate { requests_per_s: 0.1, burst: 1, ..Rate::default() }),
-            ("free".to_string(), Rate::default()),
+            ("slow".to_string(), Rate { requests_per_s: Some(0.1), burst: 1, ..Rate::default() }),
+            ("free".to_string(), Rate { requests_per_s: Some(0.0), ..Rate::default() }),
         ]);
         Rates::new(&Limits { requests_per_s, burst, by_role, ..Limits::default() })
     }

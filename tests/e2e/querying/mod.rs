@@ -116,7 +116,10 @@ fn wrong(case: &Case, answer: &Answer) -> Option<String> {
         },
         // The order of keys counts, and spaces do not.
         text => match (json(text), json(&answer.body)) {
-            (Some(expected), Some(found)) => expected.to_string() == found.to_string(),
+            (Some(expected), Some(found)) => {
+                let [expected, found] = [expected, found].map(|json| json.to_string());
+                expected == found
+            }
             _ => false,
         },
     };
