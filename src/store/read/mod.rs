@@ -2,6 +2,7 @@
 //! makes to text.
 
 mod conditions;
+mod level;
 pub mod links;
 mod origins;
 mod run;

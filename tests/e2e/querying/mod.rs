@@ -1,5 +1,6 @@
 //! The endpoint, held to PostgREST's published behaviour: requests and answers over a fixture, in `cases/`.
 
+mod clients;
 mod hostile;
 
 use std::collections::BTreeMap;
