@@ -8,6 +8,7 @@ mod floor;
 mod fold;
 mod history;
 mod hot;
+mod http;
 mod join;
 mod kafka;
 mod latency;
@@ -15,6 +16,7 @@ mod locked;
 mod micro;
 mod orders;
 mod product;
+mod query;
 mod rebuild;
 mod wide;
 
@@ -88,6 +90,12 @@ enum Workload {
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
+    /// The query endpoint: how many answers, how fast, and what they cost, beside Postgres itself.
+    Query {
+        /// Events in all, five an order.
+        #[arg(long, default_value_t = 500_000)]
+        events: u64,
+    },
     /// Decoding, expressions and folding alone: no Kafka, no Postgres.
     Micro,
     /// How long it takes from producing an event until a reader sees it.
@@ -122,13 +130,16 @@ pub struct Services {
 impl Services {
     /// A connection of the harness's own.
     pub async fn connect(&self) -> Result<PgConnection> {
-        let options = PgConnectOptions::new_without_pgpass()
+        Ok(self.options().connect().await?)
+    }
+
+    pub fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
             .host(&self.postgres_host)
             .port(self.postgres_port)
             .database("projector")
             .username("projector")
-            .application_name("bench");
-        Ok(options.connect().await?)
+            .application_name("bench")
     }
 }
 
@@ -167,6 +178,7 @@ async fn measure(arguments: &Arguments) -> Result<Value> {
         Workload::Fanout { orders } => fanout::run(&arguments.services, orders).await,
         Workload::Hot { events } => hot::run(&arguments.services, events).await,
         Workload::Rebuild { events } => rebuild::run(&arguments.services, events).await,
+        Workload::Query { events } => query::run(&arguments.services, events).await,
         Workload::Micro => micro::run(),
         Workload::Latency { events_per_s, seconds } => latency::run(&arguments.services, events_per_s, seconds).await,
     }

@@ -137,14 +137,23 @@ impl Product {
 
     /// The most memory the process has held so far, in MiB.
     pub fn peak_rss_mb(&self) -> Result<f64> {
+        self.memory_mb("VmHWM:")
+    }
+
+    /// The memory that it holds now, in MiB.
+    pub fn rss_mb(&self) -> Result<f64> {
+        self.memory_mb("VmRSS:")
+    }
+
+    fn memory_mb(&self, name: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let peak_kb: Option<f64> = status
+        let kb: Option<f64> = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .find_map(|line| line.strip_prefix(name))
             .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok());
-        match peak_kb {
+        match kb {
             Some(kb) => Ok(kb / 1024.0),
-            None => Err("the system does not tell the projector's peak memory".into()),
+            None => Err("the system does not tell the projector's memory".into()),
         }
     }
 

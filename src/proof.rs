@@ -53,6 +53,11 @@ pub enum Sabotage {
     PromoteBehind,
     /// Generations are compared wherever they are.
     MeetingPlace,
+    /// Who waits for an event is answered before it is applied.
+    WaitApplied,
+    /// Rows count as complete before what follows from their events has followed: for who waits, and for who asks how
+    /// fresh they are.
+    WaitFollowed,
 }
 
 impl Sabotage {
@@ -82,6 +87,8 @@ impl Sabotage {
             Sabotage::MeetingPlace => "meeting-place",
             Sabotage::PromoteBehind => "promote-behind",
             Sabotage::PropagatorLock => "propagator-lock",
+            Sabotage::WaitApplied => "wait-applied",
+            Sabotage::WaitFollowed => "wait-followed",
         }
     }
 }
@@ -93,6 +100,8 @@ pub const BEFORE_COMMIT: &str = "before-commit";
 pub const AFTER_COMMIT: &str = "after-commit";
 /// While parked events are un-parked: not one of [`FAILPOINTS`], which every batch passes.
 pub const BETWEEN_RELEASE_AND_ROWS: &str = "between-release-and-rows";
+/// When the late indexes of a generation are there and not committed; not one of [`FAILPOINTS`] either.
+pub const INDEXING: &str = "indexing";
 pub const FAILPOINTS: &[&str] = &[AFTER_FOLD, AFTER_CHECKPOINT, BETWEEN_CHUNKS, BEFORE_COMMIT, AFTER_COMMIT];
 
 /// Whether a step is to be left out: `PROJECTOR_SABOTAGE=name`.

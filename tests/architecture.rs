@@ -68,7 +68,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("ops", &["config"]),
-    ("serve", &["config", "demand", "event", "query", "spec", "store"]),
+    ("serve", &["config", "demand", "event", "proof", "query", "spec", "store"]),
     (
         "pipeline",
         &[

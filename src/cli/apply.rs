@@ -56,7 +56,7 @@ pub fn pool(settings: &Settings) -> Result<sqlx::PgPool, Failure> {
     let postgres = &settings.postgres;
     let password = password(postgres.password_file.as_deref(), "postgres_password").map_err(Failure::refused)?;
     let options = connect::options(postgres, password.as_ref());
-    Ok(connect::pool(options, postgres.max_connections.max(2), postgres.statement_timeout_ms, false))
+    Ok(connect::pool(options, postgres.max_connections.max(2), postgres.statement_timeout_ms))
 }
 
 pub async fn apply_all(

@@ -96,7 +96,7 @@ async fn on(
     settings.kafka.brokers = kafka.brokers();
     // A second member of each group would cost a rebalance, which the in-process cluster takes seconds over.
     settings.fold.lanes = 1;
-    let pool = connect::pool(postgres.options.clone(), settings.postgres.max_connections, 60_000, false);
+    let pool = connect::pool(postgres.options.clone(), settings.postgres.max_connections, 60_000);
     apply::apply_all(&pool, &plans, Asked::default(), &settings).await.map_err(Failure::failed)?;
     let listed = generations::list(&pool).await.map_err(Failure::failed)?;
     let of = |plan: &Plan| listed.iter().find(|l| l.generation.projection == plan.name && l.state == State::Live);
@@ -117,7 +117,7 @@ async fn on(
         print_table(&pool, &plans, &settings, &sent, seconds, &progress.halts).await?;
     }
     if applied.is_ok() && !what.once && !stop.is_cancelled() {
-        let readers = connect::pool(postgres.options.clone(), settings.serve.max_connections, 5_000, true);
+        let readers = connect::readers(postgres.options.clone(), settings.serve.max_connections, 5_000);
         if let Some(listener) = listener {
             print_queries(&listener);
             print_elsewhere(&postgres.options, &settings, what.with_trouble);
@@ -126,6 +126,9 @@ async fn on(
             // Whoever reaches this machine's own address may read the story.
             let user = sqlx::query_scalar("SELECT current_user::text").fetch_one(&pool).await;
             settings.serve.auth.anonymous_role = user.map_err(Failure::failed)?;
+            // So may every page that a browser here opens, from a file or another port: the story is invented, is no
+            // secret, and can only be read.
+            settings.serve.cors_origins = vec!["*".into()];
             let ready =
                 ready(readers, settings.serve.clone(), progress.supervisor.demand()).map_err(Failure::failed)?;
             tokio::spawn(ready.serve(listener, stop.clone()));

@@ -8,10 +8,10 @@ use super::{Common, FAILED, Failure, Format, Outcome, replay, runtime};
 use crate::config::Settings;
 use crate::plan::Plan;
 use crate::rebuild::diff::{Compared, diff as compare};
-use crate::rebuild::explain::Trouble;
 use crate::rebuild::explain::effects::{Found, Made, Sample, Side, effects};
+use crate::rebuild::explain::{Question, Trouble};
 use crate::rebuild::verify;
-use crate::store::compare::Difference;
+use crate::store::compare::{Difference, Rows};
 use crate::store::generations::{Listed, State};
 use crate::store::{Generation, meeting, promotion};
 
@@ -46,7 +46,11 @@ pub struct Verify {
     common: Common,
     /// The projection, by its name or that of one of its views.
     projection: String,
-    /// Put right what is served.
+    /// Compare this row alone, of the view that is named; if its key has several columns, their values in order, with commas
+    /// between. Several times for several rows.
+    #[arg(long, value_name = "KEY")]
+    key: Vec<String>,
+    /// Put right what is served: the rows that were compared, and without --key what readers do not see, too.
     #[arg(long)]
     repair: bool,
     /// Events a second to fold at most.
@@ -141,7 +145,7 @@ impl Compare {
         let (live, other) = (chosen.live()?.clone(), other(&chosen, options.generation)?.clone());
         let plans = (chosen.plan(&live)?, chosen.plan(&other)?);
         let (old, new) = ((&live.generation, &plans.0), (&other.generation, &plans.1));
-        let compared = compare(&chosen.pool, old, new, options.samples).await.map_err(Failure::failed)?;
+        let compared = compare(&chosen.pool, old, new, None, options.samples).await.map_err(Failure::failed)?;
         chosen.pool.close().await;
         Ok(Compare { settings: chosen.settings, live, other, plans, compared })
     }
@@ -190,9 +194,10 @@ pub fn verify(options: &Verify) -> Outcome {
         let chosen = Chosen::find(&options.common, &options.projection).await?;
         let (live, pool) = (chosen.live()?, &chosen.pool);
         let plan = chosen.plan(live)?;
+        let rows = rows(&plan, options)?;
         let scratch = verify::begin(pool, &plan, live, options.max_rate).await.map_err(Failure::refused)?;
         let outcome = tokio::select! {
-            outcome = verified(&chosen, options, &plan, &live.generation, &scratch) => outcome,
+            outcome = verified(&chosen, options, &plan, (&live.generation, &scratch), rows.as_ref()) => outcome,
             () = super::stop_signal() => {
                 // It may have been stopped itself, to be compared.
                 meeting::release(pool, &[live.generation.id]).await.map_err(Failure::failed)?;
@@ -206,10 +211,25 @@ pub fn verify(options: &Verify) -> Outcome {
     })
 }
 
-async fn verified(chosen: &Chosen, options: &Verify, plan: &Plan, live: &Generation, scratch: &Generation) -> Outcome {
+/// The rows that are meant, if not all.
+fn rows(plan: &Plan, options: &Verify) -> Result<Option<Rows>, Failure> {
+    let named = options.key.iter().map(|key| Question::of(plan, &options.projection, key));
+    let keys: Vec<_> =
+        named.map(|asked| asked.map(|row| row.key)).collect::<Result<_, _>>().map_err(Failure::refused)?;
+    Ok((!keys.is_empty()).then(|| Rows { table: options.projection.clone(), keys }))
+}
+
+async fn verified(
+    chosen: &Chosen,
+    options: &Verify,
+    plan: &Plan,
+    (live, scratch): (&Generation, &Generation),
+    rows: Option<&Rows>,
+) -> Outcome {
     let pool = &chosen.pool;
     replay::until_near(pool, &chosen.settings, plan, scratch).await?;
-    let compared = compare(pool, (live, plan), (scratch, plan), options.samples).await.map_err(Failure::failed)?;
+    let compared = compare(pool, (live, plan), (scratch, plan), rows, options.samples).await;
+    let compared = compared.map_err(Failure::failed)?;
     let (title, sides) = ("what the log gives beside what is served", ["what is served", "the log"].map(String::from));
     Told { title, sides, compared: &compared, made: &[], notes: &[] }.print(options.format)?;
     let differ = |view: &Difference| view.removed + view.added + view.changed > 0;
@@ -220,7 +240,7 @@ async fn verified(chosen: &Chosen, options: &Verify, plan: &Plan, live: &Generat
         };
     }
     // What readers do not see may be wrong, too.
-    let mended = verify::repair(pool, plan, live, scratch).await.map_err(Failure::failed)?;
+    let mended = verify::repair(pool, plan, live, scratch, rows).await.map_err(Failure::failed)?;
     for (table, rows) in &mended {
         println!("{table}: {} put right", super::count(*rows as usize, "row"));
     }

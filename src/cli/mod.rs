@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod api_key;
 mod apply;
 mod chosen;
 mod dead_letters;
@@ -147,6 +148,14 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Make an API key for the query endpoint. Standard output has the line for `serve.auth.api_keys_file`, standard error
+    /// the key itself.
+    ApiKey {
+        /// Who asks with it.
+        name: String,
+        /// The Postgres role that they read as.
+        role: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +244,7 @@ pub fn main() -> ExitCode {
         Verb::DeadLetters(verb) => dead_letters::dead_letters(&verb),
         Verb::Resume { common, projection } => resume::resume(&common, &projection),
         Verb::Status { common, format } => status::status(&common, format),
+        Verb::ApiKey { name, role } => api_key::api_key(&name, &role),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -75,6 +75,12 @@ async fn until_promoted(pool: &sqlx::PgPool, settings: &Settings, listed: &Liste
                 return Ok(());
             }
             Promoted::Refused(reason) => return Err(Failure::refused(format!("{name}: {reason}"))),
+            Promoted::Unindexed => {
+                return Err(Failure::failed(format!(
+                    "generation {number} of `{name}` has not got all of its indexes yet: a daemon makes them when it has caught \
+                     up; see `projector status`, and try again"
+                )));
+            }
             Promoted::Behind(_) | Promoted::Busy if Instant::now() < deadline => {}
             Promoted::Behind(missing) => {
                 return Err(Failure::failed(format!(

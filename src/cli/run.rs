@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::source::Admin;
 use crate::store::catalog::Asked;
 use crate::store::error::StoreError;
 use crate::store::generations::{Listed, State};
+use crate::store::news::listen as listen_for_news;
 use crate::store::{catalog, connect, generations};
 
 pub fn run(common: &Common, apply: bool) -> Outcome {
@@ -65,15 +67,15 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Ru
         let listener = on(serving, listener)?;
         serving.spawn(ops::serve(listener, pool, settings.operations.clone(), stop.clone()));
     }
+    let news = Arc::new(Notify::new());
+    let (pool_of_news, heard) = (pool.clone(), news.clone());
+    let listening = tokio::spawn(async move { listen_for_news(&pool_of_news, &heard).await });
     let mut look = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            _ = look.tick() => match generations::list(&pool).await {
-                Ok(listed) => folding.follow(&mut supervisor, &listed),
-                // The lanes say so.
-                Err(error) => tracing::debug!("the catalog cannot be read: {error}"),
-            },
+            _ = look.tick() => follow(&pool, &mut folding, &mut supervisor).await,
+            () = news.notified() => follow(&pool, &mut folding, &mut supervisor).await,
             Some(ended) = supervisor.next_ended() => {
                 if ended.halt.is_some() {
                     tracing::info!(
@@ -85,6 +87,7 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Ru
             }
         }
     }
+    listening.abort();
     let clean = supervisor.shut_down().await;
     let _ = builder.await;
     if let Some(server) = server {
@@ -94,6 +97,15 @@ async fn daemon(settings: &Settings, plans: Vec<Plan>, apply: bool, serving: &Ru
     let _ = tokio::time::timeout(Duration::from_secs(2), pool.close()).await;
     tracing::info!("stopped");
     if clean { Ok(()) } else { Err(Failure::failed("stopped before everything was committed; nothing is lost")) }
+}
+
+/// Folds what the catalog lists now.
+async fn follow(pool: &sqlx::PgPool, folding: &mut Folding, supervisor: &mut Supervisor) {
+    match generations::list(pool).await {
+        Ok(listed) => folding.follow(supervisor, &listed),
+        // The lanes say so.
+        Err(error) => tracing::debug!("the catalog cannot be read: {error}"),
+    }
 }
 
 /// Starts the endpoint on a runtime.
@@ -136,7 +148,7 @@ pub async fn listen(address: &str, setting: &str) -> Result<Option<TcpListener>,
 pub fn readers(settings: &Settings) -> sqlx::PgPool {
     let password = password(settings.postgres.password_file.as_deref(), "postgres_password").ok().flatten();
     let options = connect::options(&settings.postgres, password.as_ref());
-    connect::pool(options, settings.serve.max_connections, settings.serve.statement_timeout_ms, true)
+    connect::readers(options, settings.serve.max_connections, settings.serve.statement_timeout_ms)
 }
 
 /// What this process folds: all generations that the catalog lists.

@@ -64,12 +64,13 @@ pub struct Postgres {
     pub statement_timeout_ms: u64,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Operations {
     /// Address of the port for health checks; empty: none.
     pub listen: String,
-    /// Seconds that the rows of a view may be stale for the process to be ready; null: any.
+    /// Seconds that the rows of a view may be stale for the process to be ready; null: any. All processes read the same
+    /// rows: what makes one not ready makes all of them so.
     pub ready_within_s: Option<u64>,
 }
 
@@ -103,7 +104,8 @@ pub struct Rebuild {
     pub keep_for_s: u64,
     /// Lanes of a generation that is being built, in this process.
     pub lanes: usize,
-    /// The part of the time in which it is worked on while readers or live projections of this process need answers.
+    /// The part of the time in which these work, all together, while readers or live projections of this process need
+    /// answers.
     pub share_percent: u8,
 }
 
@@ -163,12 +165,6 @@ impl Default for Postgres {
     }
 }
 
-impl Default for Operations {
-    fn default() -> Operations {
-        Operations { listen: String::new(), ready_within_s: Some(60) }
-    }
-}
-
 impl Default for Fold {
     fn default() -> Fold {
         Fold {
@@ -186,7 +182,7 @@ impl Default for Fold {
 
 impl Default for Rebuild {
     fn default() -> Rebuild {
-        Rebuild { keep_generations: 1, keep_for_s: 86_400, lanes: 1, share_percent: 30 }
+        Rebuild { keep_generations: 1, keep_for_s: 86_400, lanes: 2, share_percent: 30 }
     }
 }
 

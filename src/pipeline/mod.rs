@@ -48,3 +48,10 @@ pub struct Running {
     /// Of one that is being built.
     pub politeness: Option<Politeness>,
 }
+
+impl Running {
+    /// How its lanes stand back for others, while it has not caught up.
+    pub fn polite(&self) -> Option<&Politeness> {
+        self.politeness.as_ref().filter(|polite| !polite.over.is_cancelled())
+    }
+}

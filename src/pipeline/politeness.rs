@@ -1,5 +1,6 @@
 //! How a generation that is being built stands back for those that readers see.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,16 +20,20 @@ pub struct Politeness {
     /// So many lanes read history at once.
     pub lanes: Arc<Semaphore>,
     pub building: Arc<Building>,
+    /// Lanes of this process that have been given partitions, or were told that there are none for them.
+    pub joined: AtomicUsize,
     throttle: Option<Throttle>,
 }
 
 impl Politeness {
     pub fn new(plan: &Plan, settings: &Rebuild, max_rate: Option<f64>, demand: Arc<Demand>) -> Politeness {
-        let share = Share::new(demand, f64::from(settings.share_percent) / 100.0);
+        // Of all its lanes together.
+        let share = Share::new(demand, f64::from(settings.share_percent) / 100.0 / settings.lanes.max(1) as f64);
         Politeness {
             over: CancellationToken::new(),
             lanes: Arc::new(Semaphore::new(settings.lanes)),
             building: Arc::new(Building::new(plan, share)),
+            joined: AtomicUsize::new(0),
             throttle: max_rate.map(Throttle::new),
         }
     }
@@ -51,12 +56,19 @@ impl Politeness {
 #[derive(Debug, Default)]
 pub struct Stretch {
     begun: Option<Instant>,
+    messages: u32,
 }
 
 impl Stretch {
-    /// How long to rest now. Short stretches with short rests between them keep nobody waiting for long.
+    /// How long to rest now, before a message. Short stretches with short rests between them keep nobody waiting for long.
     pub fn rest(&mut self, share: &Share) -> Duration {
         const LONG_ENOUGH: Duration = Duration::from_millis(3);
+        /// To look at the clock takes a while, too.
+        const MESSAGES: u32 = 32;
+        self.messages += 1;
+        if self.messages % MESSAGES != 1 {
+            return Duration::ZERO;
+        }
         let worked = self.begun.get_or_insert_with(Instant::now).elapsed();
         if worked < LONG_ENOUGH {
             return Duration::ZERO;

@@ -61,6 +61,19 @@ pub enum AggregateFunction {
     Min,
 }
 
+impl AggregateFunction {
+    /// In the grammar, and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            AggregateFunction::Count => "count",
+            AggregateFunction::Sum => "sum",
+            AggregateFunction::Avg => "avg",
+            AggregateFunction::Max => "max",
+            AggregateFunction::Min => "min",
+        }
+    }
+}
+
 /// `alias:target!hint!inner(…)`, `...target(…)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Embed {

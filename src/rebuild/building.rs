@@ -3,26 +3,44 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::Partition;
 use crate::config::Settings;
 use crate::plan::{Plan, Source, Topics};
 use crate::source::{Consumer, SourceError};
+use crate::store::finish::finish;
 use crate::store::generations::{self, Listed, State};
 use crate::store::promotion::{self, Promoted};
-use crate::store::{StoreError, partitions, status};
+use crate::store::{Generation, StoreError, partitions, status};
 
 /// Promotes generations that have caught up, and drops those that were kept for long enough.
 pub async fn keep_building(pool: sqlx::PgPool, settings: Settings, plans: Vec<Plan>, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_millis(250);
-    let mut builder = Builder { pool, settings, plans, asked: HashMap::new(), rests: HashMap::new() };
-    while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
+    /// While something is built: a short history should not wait for longer than it takes.
+    const OFTEN: Duration = Duration::from_millis(100);
+    let mut builder = Builder {
+        pool,
+        settings,
+        plans,
+        asked: HashMap::new(),
+        rests: HashMap::new(),
+        finishing: HashMap::new(),
+        builds: false,
+    };
+    loop {
+        let wait = if builder.builds { OFTEN } else { EVERY };
+        if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
+            break;
+        }
         // Lanes say so when Postgres is away.
         if let Err(error) = builder.look().await {
             tracing::debug!("building: {error}");
         }
     }
+    // Who starts next makes them anew.
+    builder.finishing.values().for_each(JoinHandle::abort);
 }
 
 struct Builder {
@@ -33,6 +51,10 @@ struct Builder {
     asked: HashMap<i64, Instant>,
     /// Generations whose promotion did not succeed: when it is tried again, and how long was waited last.
     rests: HashMap<i64, (Instant, Duration)>,
+    /// Generations whose late indexes are being made.
+    finishing: HashMap<i64, JoinHandle<Result<(), StoreError>>>,
+    /// Something is being built.
+    builds: bool,
 }
 
 impl Builder {
@@ -47,6 +69,7 @@ impl Builder {
                 self.miss_topics(beside, live).await?;
             }
         }
+        self.builds = listed.iter().any(|listed| listed.state == State::Building && !listed.ready);
         for building in listed.iter().filter(|listed| listed.state == State::Building) {
             let rests = self.rests.get(&building.generation.id).is_some_and(|(until, _)| Instant::now() < *until);
             if rests || building.manual && building.ready {
@@ -119,7 +142,7 @@ impl Builder {
     }
 
     /// Promotes a generation that has caught up. False when that was tried and did not succeed.
-    async fn catch_up(&self, building: &Listed, live: &Listed, plan: &Plan) -> Result<bool, StoreError> {
+    async fn catch_up(&mut self, building: &Listed, live: &Listed, plan: &Plan) -> Result<bool, StoreError> {
         let generation = &building.generation;
         if status::halt(&self.pool, generation.id).await?.is_some() {
             return Ok(true);
@@ -128,6 +151,9 @@ impl Builder {
         if behind.is_none_or(|behind| !behind.is_near()) || !self.has_read_its_own(building, plan).await? {
             return Ok(true);
         }
+        if !building.indexed {
+            return self.finish(generation, plan).await;
+        }
         if !building.ready {
             tracing::info!("{generation} has caught up");
             promotion::note(&self.pool, generation, None).await?;
@@ -135,7 +161,7 @@ impl Builder {
         if building.manual {
             return Ok(true);
         }
-        if let Some(reason) = self.worse(generation.id, &generation.projection).await? {
+        if let Some(reason) = self.worse(generation.id, &live.generation).await? {
             self.refuse(building, &reason).await?;
             return Ok(false);
         }
@@ -148,10 +174,32 @@ impl Builder {
                 tracing::info!("readers see {generation}");
                 return Ok(true);
             }
-            Promoted::Behind(_) | Promoted::Busy => {}
+            Promoted::Behind(_) | Promoted::Busy | Promoted::Unindexed => {}
             Promoted::Refused(reason) => self.refuse(building, &reason).await?,
         }
         Ok(false)
+    }
+
+    /// Has the late indexes of a generation made, beside all else. False when that was tried and did not succeed.
+    async fn finish(&mut self, generation: &Generation, plan: &Plan) -> Result<bool, StoreError> {
+        match self.finishing.remove(&generation.id) {
+            Some(under_way) if !under_way.is_finished() => {
+                self.finishing.insert(generation.id, under_way);
+                Ok(true)
+            }
+            Some(ended) => match ended.await {
+                Ok(finished) => finished.map(|()| true),
+                // It was stopped with the daemon, or is a bug that has been told.
+                Err(_) => Ok(false),
+            },
+            None => {
+                tracing::info!("{generation} has caught up but for its indexes, which are made now");
+                let (pool, plan, own) = (self.pool.clone(), plan.clone(), generation.clone());
+                let under_way = tokio::spawn(async move { finish(&pool, &plan, &own).await });
+                self.finishing.insert(generation.id, under_way);
+                Ok(true)
+            }
+        }
     }
 
     async fn refuse(&self, building: &Listed, reason: &str) -> Result<(), StoreError> {
@@ -164,13 +212,13 @@ impl Builder {
     }
 
     /// Why readers would be worse off, if they would be.
-    async fn worse(&self, generation: i64, projection: &str) -> Result<Option<String>, StoreError> {
-        let new = status::parked(&self.pool, generation).await?;
-        let old = status::parked_live(&self.pool, projection).await?;
+    async fn worse(&self, generation: i64, live: &Generation) -> Result<Option<String>, StoreError> {
+        let (new, old) = status::parked_beside(&self.pool, generation, live.id).await?;
         Ok((new > old).then(|| {
             format!(
                 "{new} sequences are parked in it, and {old} in the live one; settle them with `projector dead-letters`, or promote \
-                 it all the same with: projector promote {projection}"
+                 it all the same with: projector promote {}",
+                live.projection
             )
         }))
     }

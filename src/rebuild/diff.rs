@@ -3,7 +3,7 @@
 use sqlx::{Connection, Executor, PgPool};
 
 use crate::plan::Plan;
-use crate::store::compare::{Difference, compare, pairs};
+use crate::store::compare::{Difference, Rows, compare, pairs};
 use crate::store::explain::{Moment, moment};
 use crate::store::meeting::meet;
 use crate::store::{Generation, StoreError};
@@ -18,7 +18,7 @@ pub struct Compared {
     pub moments: (Moment, Moment),
 }
 
-/// Compares what readers see of two generations. Both stand still for a moment, until the snapshot is taken.
+/// Compares what readers see of two generations, or of some rows. Both stand still for a moment, until the snapshot is taken.
 ///
 /// # Errors
 /// That they do not come to the same place, or what Postgres says.
@@ -26,6 +26,7 @@ pub async fn diff(
     pool: &PgPool,
     (old, old_plan): (&Generation, &Plan),
     (new, new_plan): (&Generation, &Plan),
+    only: Option<&Rows>,
     samples: i64,
 ) -> Result<Compared, StoreError> {
     let meeting = meet(pool, (old, old_plan), (new, new_plan)).await?;
@@ -42,8 +43,9 @@ pub async fn diff(
     let mut transaction = begun?;
     let moments = (moment(&mut transaction, old_plan, old).await?, moment(&mut transaction, new_plan, new).await?);
     let mut compared = Compared { differences: Vec::new(), incomparable: Vec::new(), moments };
-    for pair in pairs(old_plan, new_plan) {
-        match compare(&mut transaction, &pair, (old, new), samples).await? {
+    let pairs = pairs(old_plan, new_plan);
+    for pair in pairs.iter().filter(|pair| only.is_none_or(|rows| rows.table == pair.name)) {
+        match compare(&mut transaction, pair, (old, new), only, samples).await? {
             Ok(difference) => compared.differences.push(difference),
             Err(why) => compared.incomparable.push(why),
         }

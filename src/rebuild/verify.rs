@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgPool};
 
 use crate::plan::Plan;
-use crate::store::compare::mend;
+use crate::store::compare::{Rows, mend};
 use crate::store::generations::{Listed, Making, State};
 use crate::store::meeting::meet;
 use crate::store::parked::same_letters;
@@ -25,7 +25,7 @@ pub async fn begin(pool: &PgPool, plan: &Plan, live: &Listed, max_rate: Option<f
     promotion::begin(pool, plan, making).await
 }
 
-/// Puts right what is served. Nothing is folded meanwhile; readers see all of it at once. Returns how many rows of which
+/// Puts right what is served, or some rows of it. Nothing is folded meanwhile; readers see all of it at once. Returns how many rows of which
 /// table were put right.
 ///
 /// # Errors
@@ -35,6 +35,7 @@ pub async fn repair(
     plan: &Plan,
     live: &Generation,
     scratch: &Generation,
+    only: Option<&Rows>,
 ) -> Result<Vec<(String, u64)>, StoreError> {
     for generation in [live, scratch] {
         if let Some((topic, _)) = truncated(pool, generation.id).await?.first() {
@@ -55,7 +56,7 @@ pub async fn repair(
         // Even if the meeting is over by its time, nobody moves until the rows are right.
         meeting.hold(&mut transaction).await?;
         same_letters(&mut transaction, live, scratch).await?;
-        let mended = mend(&mut transaction, plan, (live, scratch)).await?;
+        let mended = mend(&mut transaction, plan, (live, scratch), only).await?;
         transaction.commit().await?;
         Ok::<_, StoreError>(mended)
     };

@@ -20,6 +20,12 @@ pub(super) const PARAMETER: &str = "projector.after";
 /// A row of an answer, its values as they are written: numbers keep all their digits.
 pub(super) type Row<'r> = HashMap<String, &'r RawValue>;
 
+/// The last row of an answer.
+pub(super) fn last(body: &str) -> Option<Row<'_>> {
+    let rows: Vec<&RawValue> = serde_json::from_str(body).ok()?;
+    serde_json::from_str(rows.last()?.get()).ok()
+}
+
 /// Takes the place out of a query string. The rest of it is the reader's.
 pub(super) fn split(raw: &str) -> (String, Option<String>) {
     let is_place = |pair: &&str| pair.split('=').next() == Some(PARAMETER);
@@ -76,10 +82,7 @@ pub(super) fn order(query: &mut Query, relation: &Relation) -> Option<Vec<String
 pub(super) fn begin_behind(query: &mut Query, place: &str) -> Result<(), Problem> {
     let values =
         URL_SAFE_NO_PAD.decode(place).ok().and_then(|bytes| serde_json::from_slice::<Vec<Box<RawValue>>>(&bytes).ok());
-    let values = values.filter(|values| values.len() == query.order.len()).ok_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "PROJ400", format!("{PARAMETER} is no place in the order of this query"))
-            .hint("follow the `Link` of an answer as it is")
-    })?;
+    let values = values.filter(|values| values.len() == query.order.len()).ok_or_else(no_place)?;
     let mut behind: Option<Condition> = None;
     for (order, value) in query.order.iter().zip(&values).rev() {
         let test = |test| Condition::Test(order.field.clone(), test);
@@ -99,6 +102,12 @@ pub(super) fn begin_behind(query: &mut Query, place: &str) -> Result<(), Problem
     }
     query.filters.extend(behind);
     Ok(())
+}
+
+/// A place that nothing can begin behind.
+pub(super) fn no_place() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "PROJ400", format!("{PARAMETER} is no place in the order of this query"))
+        .hint("follow the `Link` of an answer as it is, without a Range")
 }
 
 /// Holds for no row.

@@ -31,7 +31,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::new_api_key;
+pub use auth::NewApiKey;
 
 use crate::config::Serve;
 use crate::demand::Demand;
@@ -186,6 +186,7 @@ async fn relation(
     endpoint.demand.note();
     let schemas = endpoint.schemas().await?;
     let schema = profile(&schemas, &headers)?;
+    let only_told = not_read(&method)?;
     let (raw, place) = keyset::split(uri.query().unwrap_or_default());
     let query = Query::parse(&raw)?;
     let reread;
@@ -199,7 +200,7 @@ async fn relation(
             (schema, schema.relations.get(&name).ok_or_else(|| unknown_relation(schema, &name))?)
         }
     };
-    if let Some(answer) = not_read(&method)? {
+    if let Some(answer) = only_told {
         return Ok(answer);
     }
     let place = place.as_deref();

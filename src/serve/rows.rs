@@ -53,7 +53,10 @@ impl Endpoint {
             Some(_) if !headers.contains_key(header::RANGE) => keyset::order(&mut query, relation),
             _ => None,
         };
-        if let (Some(place), true) = (asked.place, ordered_by.is_some()) {
+        if let Some(place) = asked.place {
+            if ordered_by.is_none() {
+                return Err(keyset::no_place());
+            }
             keyset::begin_behind(&mut query, place)?;
         }
         if headers.contains_key("projector-after")
@@ -62,7 +65,8 @@ impl Endpoint {
             let message = format!("permission denied for table {}", relation.name);
             return Err(Problem::new(StatusCode::FORBIDDEN, "42501", message));
         }
-        wait::wait(&self.pool, &relation.name, &relation.reflects, headers, preferences.wait_s).await?;
+        let role = caller.role.as_str();
+        wait::wait(&self.pool, role, &relation.name, &relation.reflects, headers, preferences.wait_s).await?;
         let reader = Reader {
             role: &caller.role,
             claims: &caller.claims,
@@ -89,8 +93,7 @@ impl Endpoint {
         said.freshness(&answer);
         let is_full = query.limit.map(|limit| limit.min(limits.rows)) == Some(answer.rows as u64) && answer.rows > 0;
         if let (Some(columns), true, true) = (&ordered_by, is_full, media_type == JSON) {
-            let rows: Vec<keyset::Row<'_>> = serde_json::from_str(&answer.body).unwrap_or_default();
-            let link = rows.last().and_then(|last| keyset::next(asked.path, raw, columns, last));
+            let link = keyset::last(&answer.body).and_then(|last| keyset::next(asked.path, raw, columns, &last));
             link.into_iter().for_each(|link| said.say(header::LINK, link));
         }
         let body = if asked.method == Method::HEAD { String::new() } else { answer.body };

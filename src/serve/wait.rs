@@ -8,6 +8,7 @@ use sqlx::PgPool;
 
 use super::problem::Problem;
 use crate::event::Place;
+use crate::proof::{Sabotage, sabotaged};
 use crate::store::propagate;
 use crate::store::read::{Reached, reached, source_of};
 
@@ -21,16 +22,27 @@ fn problem(status: StatusCode, message: String) -> Problem {
 /// An event that has to be in the answer.
 struct Wanted {
     place: Place,
-    /// It is of a token, which may name partitions that the view does not read.
-    may_be_elsewhere: bool,
+    /// A token says how far an answer was. It may name partitions that the view does not read, and an event that was parked
+    /// was not in that answer's rows either.
+    is_of_token: bool,
+}
+
+/// Who waits, and for what.
+#[derive(Clone, Copy)]
+struct Waiting<'w> {
+    pool: &'w PgPool,
+    role: &'w str,
+    deadline: Instant,
 }
 
 /// Returns when every event that the reader names is applied to all of these views, at least one of which reads it.
 ///
 /// # Errors
-/// 409 at once when one is parked, with its error; 504 when the time is up; 400 for what cannot be waited for.
+/// 409 at once when one is parked, with its error as far as the role may know it; 504 when the time is up; 400 for what
+/// cannot be waited for.
 pub(super) async fn wait(
     pool: &PgPool,
+    role: &str,
     relation: &str,
     views: &[String],
     headers: &HeaderMap,
@@ -45,13 +57,14 @@ pub(super) async fn wait(
         return Err(problem(StatusCode::BAD_REQUEST, message));
     }
     let deadline = Instant::now() + Duration::from_secs(wait_s.unwrap_or(0)).min(LONGEST);
-    for Wanted { place, may_be_elsewhere } in wanted {
-        let mut is_read = may_be_elsewhere;
+    let waiting = Waiting { pool, role, deadline };
+    for wanted in wanted {
+        let mut is_read = wanted.is_of_token;
         for view in views {
-            is_read |= is_applied(pool, view, &place, deadline).await?;
+            is_read |= is_applied(waiting, view, &wanted).await?;
         }
         if !is_read {
-            let message = format!("{relation} is not made from {}/{}", place.topic, place.partition);
+            let message = format!("{relation} is not made from {}/{}", wanted.place.topic, wanted.place.partition);
             return Err(problem(StatusCode::BAD_REQUEST, message));
         }
     }
@@ -59,21 +72,29 @@ pub(super) async fn wait(
 }
 
 /// Waits until an event is applied to a view. False if the view does not read its partition.
-async fn is_applied(pool: &PgPool, view: &str, place: &Place, deadline: Instant) -> Result<bool, Problem> {
+async fn is_applied(waiting: Waiting<'_>, view: &str, wanted: &Wanted) -> Result<bool, Problem> {
+    let (Waiting { pool, role, deadline }, place) = (waiting, &wanted.place);
     let mut pause = Duration::from_millis(5);
     loop {
         // Readers may have been given another generation meanwhile. It had passed where the one before it was.
         let Some(projected) = source_of(pool, view).await? else { return Ok(false) };
-        match reached(pool, projected.generation, place).await? {
+        let reached = match reached(pool, role, projected.generation, place).await? {
+            Reached::Parked(..) if wanted.is_of_token => Reached::Applied,
+            Reached::NotYet(_) if sabotaged(Sabotage::WaitApplied) => Reached::Applied,
+            reached => reached,
+        };
+        match reached {
             Reached::Applied => match &projected.follows {
                 None => return Ok(true),
+                Some(_) if sabotaged(Sabotage::WaitFollowed) => return Ok(true),
                 Some(schema) => match follow(pool, schema, place, view, deadline).await? {
                     Followed::Yes => return Ok(true),
                     Followed::Gone => {}
                 },
             },
             Reached::Parked(code, message) => {
-                let message = format!("{place} is parked, and not applied to {view}: {message} [{code}]");
+                let why = message.map(|message| format!(": {message}")).unwrap_or_default();
+                let message = format!("{place} is parked, and not applied to {view}{why} [{code}]");
                 return Err(problem(StatusCode::CONFLICT, message).hint(format!("projector dead-letters show {place}")));
             }
             Reached::Elsewhere => return Ok(false),
@@ -147,14 +168,14 @@ fn wanted(headers: &HeaderMap) -> Result<Vec<Wanted>, Problem> {
 /// `topic/partition@offset` is an event. A token, `topic/partition:next+partition:next`, names the offsets behind some.
 fn of_text(text: &str) -> Option<Vec<Wanted>> {
     if let Ok(place) = text.parse() {
-        return Some(vec![Wanted { place, may_be_elsewhere: false }]);
+        return Some(vec![Wanted { place, is_of_token: false }]);
     }
     let (topic, partitions) = text.rsplit_once('/')?;
     let of_partition = |text: &str| {
         let (partition, next) = text.split_once(':')?;
         let place =
             Place { topic: topic.into(), partition: partition.parse().ok()?, offset: next.parse::<i64>().ok()? - 1 };
-        Some(Wanted { place, may_be_elsewhere: true })
+        Some(Wanted { place, is_of_token: true })
     };
     let wanted: Option<Vec<Wanted>> = partitions.split('+').map(of_partition).collect();
     // Before the first event there is nothing to wait for.
@@ -168,7 +189,7 @@ mod tests {
     #[test]
     fn places_and_tokens_are_read() {
         let read = |text: &str| {
-            let read = |wanted: Wanted| (wanted.place.to_string(), wanted.may_be_elsewhere);
+            let read = |wanted: Wanted| (wanted.place.to_string(), wanted.is_of_token);
             of_text(text).map(|wanted| wanted.into_iter().map(read).collect::<Vec<_>>())
         };
         assert_eq!(read("shop.orders/0@17"), Some(vec![("shop.orders/0@17".into(), false)]));

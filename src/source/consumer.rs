@@ -218,11 +218,20 @@ fn list_of<'p>(
 }
 
 impl Consumer {
-    /// Makes a member of a group; it joins when it subscribes and polls.
+    /// Makes a consumer that is in no group, but has a name of one.
     ///
     /// # Errors
     /// When librdkafka refuses the settings.
     pub fn new(settings: &Kafka, fold: &Fold, group: &str) -> Result<Consumer, SourceError> {
+        Consumer::member(settings, fold, group, Duration::from_secs(2))
+    }
+
+    /// Makes a member of a group; it joins when it subscribes and polls. By its heartbeats it learns that another member
+    /// came: until then the partitions of that one are not folded, or by too few.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn member(settings: &Kafka, fold: &Fold, group: &str, heartbeat: Duration) -> Result<Consumer, SourceError> {
         let mut config = client_config(settings)?;
         let defaults = [
             ("group.id", group.to_string()),
@@ -232,7 +241,7 @@ impl Consumer {
             ("auto.offset.reset", "error".into()),
             // A process that dies is replaced after this long; librdkafka's heartbeats do not depend on our pace.
             ("session.timeout.ms", "10000".into()),
-            ("heartbeat.interval.ms", "2000".into()),
+            ("heartbeat.interval.ms", heartbeat.as_millis().to_string()),
             ("isolation.level", "read_committed".into()),
             ("enable.partition.eof", "true".into()),
             ("statistics.interval.ms", "500".into()),

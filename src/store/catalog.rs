@@ -26,6 +26,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "endpoint", include_str!("../../migrations/0006_endpoint.sql")),
     (7, "built events", include_str!("../../migrations/0007_built_events.sql")),
     (8, "gone topics", include_str!("../../migrations/0008_gone_topics.sql")),
+    (9, "late indexes", include_str!("../../migrations/0009_late_indexes.sql")),
+    (10, "read cheaply", include_str!("../../migrations/0010_read_cheaply.sql")),
 ];
 
 /// What `apply` did with one projection.

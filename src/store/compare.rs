@@ -6,9 +6,11 @@ use sqlx::{Column as _, Executor, Row, Statement};
 use super::commit::Generation;
 use super::error::StoreError;
 use super::shown::{ShownRow, shown};
-use super::sql::{ident, vouched};
-use super::tables::{table_name, view_query};
-use crate::plan::{Plan, Table};
+use super::sql::{ident, literal, vouched};
+use super::tables::{sql_type, table_name, view_query};
+use crate::batch::Key;
+use crate::plan::{Column as PlanColumn, Plan, Table};
+use crate::value::Value;
 
 /// How two generations differ in one view.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,27 @@ pub struct Pair<'p> {
     pub new: Option<(&'p Plan, &'p Table)>,
 }
 
+/// Some rows of a table.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    pub table: String,
+    /// Not empty.
+    pub keys: Vec<Key>,
+}
+
+impl Rows {
+    /// The condition under which a row `alias` of the table is one of them, in a generation.
+    fn condition(&self, table: &Table, schema: &str, alias: &str) -> String {
+        let is_part = |(column, value): (&PlanColumn, &Value)| {
+            let text = literal(&value.to_sql_text().unwrap_or_default());
+            format!("{alias}.{} = {text}::{}", ident(&column.name), sql_type(schema, &table.name, column))
+        };
+        let is_one = |key: &Key| table.key.iter().zip(key).map(is_part).collect::<Vec<_>>().join(" AND ");
+        let any: Vec<String> = self.keys.iter().map(|key| format!("({})", is_one(key))).collect();
+        format!("({})", any.join(" OR "))
+    }
+}
+
 /// The served tables of two plans, by name.
 pub fn pairs<'p>(old: &'p Plan, new: &'p Plan) -> Vec<Pair<'p>> {
     fn served(plan: &Plan) -> impl Iterator<Item = &Table> {
@@ -57,7 +80,7 @@ async fn columns(connection: &mut PgConnection, query: &str) -> Result<Vec<(Stri
     Ok(statement.columns().iter().map(|column| (column.name().into(), column.type_info().to_string())).collect())
 }
 
-/// Compares a view, in the snapshot of the connection's transaction.
+/// Compares a view, in the snapshot of the connection's transaction; or some of its rows.
 ///
 /// # Errors
 /// What Postgres says. Inside, why the two cannot be compared.
@@ -65,6 +88,7 @@ pub async fn compare(
     connection: &mut PgConnection,
     pair: &Pair<'_>,
     (old, new): (&Generation, &Generation),
+    only: Option<&Rows>,
     samples: i64,
 ) -> Result<Result<Difference, String>, StoreError> {
     let name = pair.name;
@@ -72,7 +96,14 @@ pub async fn compare(
         let which = if pair.old.is_some() { "old" } else { "new" };
         return Ok(Err(format!("only the {which} generation has the view {name}")));
     };
-    let (old_query, new_query) = (view_query(before, &old.schema), view_query(after, &new.schema));
+    let seen = |table: &Table, schema: &str| {
+        let query = view_query(table, schema);
+        match only {
+            Some(rows) => format!("SELECT * FROM ({query}) AS q WHERE {}", rows.condition(table, schema, "q")),
+            None => query,
+        }
+    };
+    let (old_query, new_query) = (seen(before, &old.schema), seen(after, &new.schema));
     let (old_columns, new_columns) = (columns(connection, &old_query).await?, columns(connection, &new_query).await?);
     let type_in = |columns: &[(String, String)], name: &str| {
         columns.iter().find(|(known, _)| known == name).map(|(_, type_)| type_.clone())
@@ -146,8 +177,8 @@ pub async fn compare(
     Ok(Ok(difference))
 }
 
-/// Makes the tables of a generation like those of another one of the same definition. Both stand still. Returns how many
-/// rows were put right, by table.
+/// Makes the tables of a generation like those of another one of the same definition, or some rows of one of them. Both
+/// stand still. Returns how many rows were put right, by table.
 ///
 /// # Errors
 /// What Postgres says.
@@ -155,9 +186,13 @@ pub async fn mend(
     connection: &mut PgConnection,
     plan: &Plan,
     (wrong, right): (&Generation, &Generation),
+    only: Option<&Rows>,
 ) -> Result<Vec<(String, u64)>, StoreError> {
     let mut mended = Vec::new();
-    for table in &plan.tables {
+    for table in plan.tables.iter().filter(|table| only.is_none_or(|rows| rows.table == table.name)) {
+        let meant = |schema: &str, alias: &str| {
+            only.map_or_else(|| "true".to_string(), |rows| rows.condition(table, schema, alias))
+        };
         let (into, from) = (table_name(&wrong.schema, table), table_name(&right.schema, table));
         let rows = sqlx::query(
             "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
@@ -178,7 +213,8 @@ pub async fn mend(
         let key: Vec<String> = table.key.iter().map(|column| ident(&column.name)).collect();
         let same: Vec<String> = key.iter().map(|column| format!("s.{column}::text = t.{column}::text")).collect();
         let delete = format!(
-            "DELETE FROM {into} AS t WHERE NOT EXISTS (SELECT 1 FROM {from} AS s WHERE {})",
+            "DELETE FROM {into} AS t WHERE {} AND NOT EXISTS (SELECT 1 FROM {from} AS s WHERE {})",
+            meant(&wrong.schema, "t"),
             same.join(" AND ")
         );
         let gone = connection.execute(vouched(delete)).await?.rows_affected();
@@ -191,9 +227,10 @@ pub async fn mend(
             false => format!("UPDATE SET {} WHERE {}", set.join(", "), differs.join(" OR ")),
         };
         let insert = format!(
-            "INSERT INTO {into} AS t ({}) SELECT {} FROM {from} AS s ON CONFLICT ({}) DO {action}",
+            "INSERT INTO {into} AS t ({}) SELECT {} FROM {from} AS s WHERE {} ON CONFLICT ({}) DO {action}",
             names.join(", "),
             values.join(", "),
+            meant(&right.schema, "s"),
             key.join(", ")
         );
         let put = connection.execute(vouched(insert)).await?.rows_affected();

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, PgPool, Row};
 
 use super::error::StoreError;
+use super::read::session::PREPARE_WHO;
 use super::sql::vouched;
 use crate::config::Postgres;
 
@@ -39,29 +40,45 @@ pub fn options(settings: &Postgres, password: Option<&SecretString>) -> PgConnec
 
 /// A pool whose connections read and write values in one form, whatever the server's defaults are.
 ///
-/// `read_only` connections cannot write. Connections are made when they are first needed.
-pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64, read_only: bool) -> PgPool {
-    let session = format!(
-        "SET TIME ZONE 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'iso_8601'; \
-         SET client_min_messages = 'error'; SET standard_conforming_strings = on; \
-         SET statement_timeout = {statement_timeout_ms}; SET idle_in_transaction_session_timeout = '60s'; \
-         SET default_transaction_isolation = 'read committed'; \
-         SET default_transaction_read_only = {}",
-        if read_only { "on" } else { "off" }
-    );
-    PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(Duration::from_secs(10))
-        .after_connect(move |connection, _| {
-            let session = session.clone();
-            Box::pin(async move { connection.execute(vouched(session)).await.map(|_| ()) })
-        })
+/// Connections are made when they are first needed.
+pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64) -> PgPool {
+    let pool = sized(size, session(statement_timeout_ms, "off"))
         // A begin() that was cancelled leaves its connection inside a transaction.
         .after_release(|connection, _| {
             // One that does not even take this is not kept.
             Box::pin(async move { Ok(connection.execute("ROLLBACK").await.is_ok()) })
-        })
-        .connect_lazy_with(options.disable_statement_logging().extra_float_digits(None))
+        });
+    pool.connect_lazy_with(options.disable_statement_logging().extra_float_digits(None))
+}
+
+/// The same for readers: its connections cannot write, and nobody begins a transaction on them.
+///
+/// Every message to Postgres counts here: a connection is only tried before it is used if it has not been for a while.
+pub fn readers(options: PgConnectOptions, size: u32, statement_timeout_ms: u64) -> PgPool {
+    const FOR_A_WHILE: Duration = Duration::from_secs(1);
+    let pool = sized(size, format!("{}; {PREPARE_WHO}", session(statement_timeout_ms, "on")))
+        .test_before_acquire(false)
+        .before_acquire(|connection, known| {
+            Box::pin(async move { Ok(known.idle_for < FOR_A_WHILE || connection.ping().await.is_ok()) })
+        });
+    pool.connect_lazy_with(options.disable_statement_logging().extra_float_digits(None))
+}
+
+fn session(statement_timeout_ms: u64, read_only: &str) -> String {
+    format!(
+        "SET TIME ZONE 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'iso_8601'; \
+         SET client_min_messages = 'error'; SET standard_conforming_strings = on; \
+         SET statement_timeout = {statement_timeout_ms}; SET idle_in_transaction_session_timeout = '60s'; \
+         SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = {read_only}"
+    )
+}
+
+fn sized(size: u32, session: String) -> PgPoolOptions {
+    let options = PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(10));
+    options.after_connect(move |connection, _| {
+        let session = session.clone();
+        Box::pin(async move { connection.execute(vouched(session)).await.map(|_| ()) })
+    })
 }
 
 /// Refuses servers that are too old, and a pooler that mixes sessions.

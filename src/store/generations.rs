@@ -6,9 +6,9 @@ use sqlx::{Executor, PgPool, Row};
 use super::commit::Generation;
 use super::error::StoreError;
 use super::sql::{ident, vouched};
-use super::tables::{create_statements, index_changes, schema_name, view_statements};
+use super::tables::{create_statements, index_changes, late_indexes, schema_name, view_statements};
 use super::upcasters::{self, Compared};
-use super::{companion, relations, views};
+use super::{companion, news, relations, views};
 use crate::plan::change::{Need, need};
 use crate::plan::{Plan, SEMANTICS_VERSION, Start};
 
@@ -63,6 +63,8 @@ pub struct Listed {
     pub manual: bool,
     /// It has caught up with the live one.
     pub ready: bool,
+    /// It has all of its indexes.
+    pub indexed: bool,
     /// Why it was not promoted, the last time that was tried.
     pub refused: Option<String>,
     /// Seconds since it was made, and since it was replaced.
@@ -73,7 +75,7 @@ pub struct Listed {
 const LISTED: &str = "SELECT g.id, g.projection, g.number, g.state, g.semantics_version, d.digest, d.files::text,
         (extract(epoch FROM g.history_from) * 1000000)::bigint, g.max_rate, g.promote = 'manual', g.ready_at IS NOT NULL,
         g.refused, extract(epoch FROM now() - g.created_at)::float8, extract(epoch FROM now() - g.replaced_at)::float8,
-        g.upcasters::text, d.definition::text
+        g.upcasters::text, d.definition::text, g.indexed
     FROM projector.generations g JOIN projector.definitions d ON d.id = g.definition_id WHERE g.state <> 'dropped'";
 
 fn listed(row: &PgRow) -> Result<Listed, StoreError> {
@@ -94,6 +96,7 @@ fn listed(row: &PgRow) -> Result<Listed, StoreError> {
         replaced_s: row.try_get(13)?,
         upcasters: row.try_get(14)?,
         definition: row.try_get(15)?,
+        indexed: row.try_get(16)?,
     })
 }
 
@@ -200,7 +203,8 @@ impl Making {
     }
 }
 
-/// Makes a generation: its record and its tables, which are empty. Nobody sees them yet.
+/// Makes a generation: its record and its tables, which are empty. Nobody sees them yet. One that is built, or compared,
+/// has some of its indexes only when it has caught up.
 ///
 /// # Errors
 /// What Postgres says.
@@ -214,11 +218,13 @@ pub(super) async fn create(
         .fetch_one(&mut *connection)
         .await?;
     let number = last.unwrap_or(0) + 1;
+    let schema = schema_name(&plan.name, number);
+    let mut late = late_indexes(plan, &schema);
     let definition = record_definition(connection, plan).await?;
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO projector.generations
-             (projection, number, definition_id, semantics_version, state, promote, history_from, max_rate)
-         VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::numeric / 1000000), $8) RETURNING id",
+             (projection, number, definition_id, semantics_version, state, promote, history_from, max_rate, indexed)
+         VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::numeric / 1000000), $8, $9) RETURNING id",
     )
     .bind(&plan.name)
     .bind(number)
@@ -228,14 +234,19 @@ pub(super) async fn create(
     .bind(if making.manual { "manual" } else { "auto" })
     .bind(making.history_from)
     .bind(making.max_rate)
+    .bind(late.is_empty() || making.state == State::Live)
     .fetch_one(&mut *connection)
     .await?;
-    let schema = schema_name(&plan.name, number);
-    for statement in create_statements(plan, &schema).into_iter().chain(relations::statements(plan, &schema, id)) {
+    let mut statements = create_statements(plan, &schema);
+    if making.state == State::Live {
+        statements.append(&mut late);
+    }
+    for statement in statements.into_iter().chain(relations::statements(plan, &schema, id)) {
         connection.execute(vouched(statement)).await?;
     }
     relations::record(connection, plan, id).await?;
     upcasters::record(connection, plan, id).await?;
+    news::tell(connection).await?;
     Ok(Generation { id, projection: plan.name.clone(), number, schema })
 }
 

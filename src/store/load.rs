@@ -13,8 +13,6 @@ use super::sql::ident;
 use super::tables::{PRESENCE, table_name, version_column};
 use super::write::Target;
 use crate::batch::Key;
-use crate::error_kind::Reason;
-use crate::event::Place;
 use crate::patch::{Patch, Row};
 use crate::plan::Column;
 use crate::value::Value;
@@ -25,10 +23,12 @@ pub(super) enum Loaded {
     Yes,
     /// A row is there already, and nothing was written.
     NotNew,
+    /// A patch does not apply to a new row. Whether there is one, the other ways find out; nothing was written.
+    Unapplied,
 }
 
 impl Target<'_> {
-    /// Loads rows as patches make them of nothing. Nothing is written when events are found that cannot be applied.
+    /// Loads rows as patches make them of nothing.
     ///
     /// # Errors
     /// What Postgres says.
@@ -36,7 +36,6 @@ impl Target<'_> {
         &self,
         connection: &mut PgConnection,
         chunk: &[(Key, Patch)],
-        misapplied: &mut Vec<(Place, Reason)>,
     ) -> Result<Loaded, StoreError> {
         let columns: Vec<(usize, &Column)> =
             self.table.columns.iter().enumerate().filter(|(_, column)| !column.derived).collect();
@@ -44,12 +43,8 @@ impl Target<'_> {
         let mut text = String::new();
         for (key, patch) in chunk {
             let mut row = Row::blank(&self.table.shapes);
-            if let Err(error) = patch.apply(key, &mut row, &self.table.shapes) {
-                let reason = Reason::new(error.code, error.told(self.table));
-                match error.place {
-                    Some(place) => misapplied.push((place, reason)),
-                    None => return Err(StoreError::Unapplied(reason)),
-                }
+            if patch.apply(key, &mut row, &self.table.shapes).is_err() {
+                return Ok(Loaded::Unapplied);
             }
             let values = key.iter().chain(columns.iter().map(|(at, _)| &row.values[*at]));
             values.for_each(|value| push_field(&mut text, value));
@@ -64,9 +59,6 @@ impl Target<'_> {
             }
             text.pop();
             text.push('\n');
-        }
-        if !misapplied.is_empty() {
-            return Ok(Loaded::Yes);
         }
         let mut names = self.key_names("");
         names.extend(columns.iter().map(|(_, column)| ident(&column.name)));

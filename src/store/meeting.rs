@@ -34,7 +34,7 @@ const PLACE: i32 = 0x7072_6703;
 ///
 /// # Errors
 /// That another one is under way.
-async fn alone(pool: &PgPool, projection: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
+pub(super) async fn alone(pool: &PgPool, projection: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
     let mut alone = pool.begin().await?;
     let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, hashtext($2))")
         .bind(PLACE)
@@ -59,15 +59,21 @@ const APART: &str = "SELECT sum(abs(a.next_offset - b.next_offset))::bigint FROM
 /// What Postgres says; they go on by themselves then, after a while.
 pub async fn release(pool: &PgPool, generations: &[i64]) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
-    hold(&mut transaction, generations).await?;
+    release_within(&mut transaction, generations).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// The same, when a transaction is committed.
+pub(super) async fn release_within(connection: &mut PgConnection, generations: &[i64]) -> Result<(), StoreError> {
+    hold(connection, generations).await?;
     sqlx::query(
         "UPDATE projector.checkpoints SET stop_at = NULL, stop_until = NULL
          WHERE generation_id = ANY($1) AND stop_at IS NOT NULL",
     )
     .bind(generations)
-    .execute(&mut *transaction)
+    .execute(connection)
     .await?;
-    Ok(transaction.commit().await?)
+    Ok(())
 }
 
 /// Brings two generations to the same place.

@@ -29,6 +29,8 @@ pub enum Promoted {
     Behind(i64),
     /// Somebody else held a lock that is needed.
     Busy,
+    /// Its indexes are not there yet.
+    Unindexed,
     /// It cannot be, for a reason that does not pass by itself.
     Refused(String),
 }
@@ -81,8 +83,10 @@ async fn within(
     let Some(live) = known.iter().find(|listed| listed.state == State::Live) else {
         return Ok(Promoted::Refused(format!("`{}` has no live generation", generation.projection)));
     };
-    match known.iter().find(|listed| listed.generation.id == generation.id).map(|listed| listed.state) {
-        Some(State::Building | State::Kept) => {}
+    let own = known.iter().find(|listed| listed.generation.id == generation.id);
+    match own.map(|listed| listed.state) {
+        Some(State::Building | State::Kept) if own.is_some_and(|listed| listed.indexed) => {}
+        Some(State::Building | State::Kept) => return Ok(Promoted::Unindexed),
         Some(State::Live) => return Ok(Promoted::Done),
         _ => {
             let number = generation.number;

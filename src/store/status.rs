@@ -113,7 +113,7 @@ async fn others(pool: &PgPool, projection: &str, listed: &[Listed]) -> Result<Ve
             Ok(plan) => promotion::behind(pool, &plan, &listed.generation).await?,
             Err(_) => None,
         };
-        let (parked_sequences, halt) = (parked(pool, id).await?, halt(pool, id).await?);
+        let (parked_sequences, halt) = (super::parked::desk::count(pool, id).await?.1, halt(pool, id).await?);
         let behind = behind.map(|behind| behind.missing);
         others.push(Other { listed: listed.clone(), behind, parked_sequences, halt });
     }
@@ -184,25 +184,23 @@ pub async fn halt(pool: &PgPool, generation: i64) -> Result<Option<String>, Stor
     Ok(sqlx::query_scalar(halt).bind(generation).fetch_optional(pool).await?)
 }
 
-/// How many sequences are parked in a generation.
+/// How many sequences are parked in a generation, and how many in the live one beside it: of events that the live one has
+/// passed, for of others nobody knows yet what it does with them.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn parked(pool: &PgPool, generation: i64) -> Result<i64, StoreError> {
-    Ok(super::parked::desk::count(pool, generation).await?.1)
-}
-
-/// How many sequences are parked in a projection's live generation.
-///
-/// # Errors
-/// What Postgres says.
-pub async fn parked_live(pool: &PgPool, projection: &str) -> Result<i64, StoreError> {
-    let live = "SELECT id FROM projector.generations WHERE projection = $1 AND state = 'live'";
-    let live: Option<i64> = sqlx::query_scalar(live).bind(projection).fetch_optional(pool).await?;
-    match live {
-        Some(live) => parked(pool, live).await,
-        None => Ok(0),
-    }
+pub async fn parked_beside(pool: &PgPool, generation: i64, live: i64) -> Result<(i64, i64), StoreError> {
+    let row = sqlx::query(
+        "SELECT count(*) FILTER (WHERE d.generation_id = $1), count(*) FILTER (WHERE d.generation_id = $2)
+         FROM projector.dead_letters d LEFT JOIN projector.checkpoints c
+             ON c.generation_id = $2 AND c.topic = d.topic AND c.partition = d.partition
+         WHERE d.generation_id IN ($1, $2) AND NOT d.waits AND (c.next_offset IS NULL OR d.\"offset\" < c.next_offset)",
+    )
+    .bind(generation)
+    .bind(live)
+    .fetch_one(pool)
+    .await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// The next offset of each partition of a generation, in the order of the partitions.

@@ -48,7 +48,7 @@ fn enum_name(schema: &str, table: &str, column: &str) -> String {
     format!("{}.{}", ident(schema), ident(&format!("{table}.{column}")))
 }
 
-/// The statements that make a generation's schema and tables.
+/// The statements that make a generation's schema and tables, but for the [`late_indexes`].
 pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
     // Readers of a view may have to name its types, and call what says whether something of a row is parked; that opens
     // no table.
@@ -86,14 +86,31 @@ pub fn create_statements(plan: &Plan, schema: &str) -> Vec<String> {
     }
     for (at, table) in plan.tables.iter().enumerate() {
         statements.push(create_table(schema, table));
-        statements.extend(search_indexes(schema, table));
-        for swept_by in table.expire.into_iter().chain(table.forget.map(|forget| forget.column)) {
-            let column = ident(&table.columns[usize::from(swept_by)].name);
-            statements.push(format!("CREATE INDEX ON {} ({column})", table_name(schema, table)));
-        }
-        statements.extend(indexes(plan, at).iter().map(|index| create_index(schema, table, index)));
+        statements.extend(followed(plan, at).iter().map(|index| create_index(schema, table, index)));
     }
     statements
+}
+
+/// The statements that make the indexes which nothing needs while a generation is built. Made of all rows at once, an index
+/// costs a fraction of what it costs to keep it while they come.
+pub fn late_indexes(plan: &Plan, schema: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    for (at, table) in plan.tables.iter().enumerate() {
+        statements.extend(search_indexes(schema, table));
+        for swept_by in table.expire.into_iter().chain(table.forget.map(|forget| forget.column)) {
+            statements.push(create_index(schema, table, &[table.columns[usize::from(swept_by)].name.clone()]));
+        }
+        let early = followed(plan, at);
+        let late = indexes(plan, at).into_iter().filter(|index| !early.contains(index));
+        statements.extend(late.map(|index| create_index(schema, table, &index)));
+    }
+    statements
+}
+
+/// The columns of the indexes by which rows are found that refer to another, those that the definition names among them.
+fn followed(plan: &Plan, at: usize) -> Vec<Vec<String>> {
+    let needed = needed_to_follow(plan, at);
+    indexes(plan, at).into_iter().filter(|index| needed.iter().any(|columns| index.starts_with(columns))).collect()
 }
 
 /// The columns of a table's indexes, those included that joins and rollups need.
@@ -208,8 +225,16 @@ pub(super) fn exists(table: &Table, prefix: &str, once: bool) -> Vec<String> {
     conditions
 }
 
-/// The columns of indexes by which rows are found that refer to another.
+/// The columns of indexes that joins and rollups need and the definition does not name.
 fn references(plan: &Plan, at: usize) -> Vec<Vec<String>> {
+    let named = &plan.tables[at].indexes;
+    let mut needed = needed_to_follow(plan, at);
+    needed.retain(|columns| !named.iter().any(|index| index.starts_with(columns)));
+    needed
+}
+
+/// The columns by which rows are found that refer to another, and their keys.
+fn needed_to_follow(plan: &Plan, at: usize) -> Vec<Vec<String>> {
     let table = &plan.tables[at];
     let name = |by: &RowRef| table.column(*by).name.clone();
     let key: Vec<String> = table.key.iter().map(|column| column.name.clone()).collect();
@@ -223,7 +248,7 @@ fn references(plan: &Plan, at: usize) -> Vec<Vec<String>> {
         }
         let rest: Vec<String> = key.iter().filter(|part| !columns.contains(part)).cloned().collect();
         columns.extend(rest);
-        if !found.contains(&columns) && !table.indexes.iter().any(|index| index.starts_with(&columns)) {
+        if !found.contains(&columns) {
             found.push(columns);
         }
     }

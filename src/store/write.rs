@@ -81,7 +81,7 @@ impl Writer<'_> {
         for chunk in rows.chunks(if is_shared { SHARED_CHUNK } else { CHUNK }) {
             let begun = Instant::now();
             if loads {
-                match target.load_new(connection, chunk, &mut self.misapplied).await? {
+                match target.load_new(connection, chunk).await? {
                     Loaded::Yes => {
                         written += chunk.len() as u64;
                         self.rest(begun).await;
@@ -91,6 +91,7 @@ impl Writer<'_> {
                         loads = false;
                         self.building.into_iter().for_each(|building| building.met(at));
                     }
+                    Loaded::Unapplied => {}
                 }
             }
             let keys: Vec<&Key> = chunk.iter().map(|(key, _)| key).collect();

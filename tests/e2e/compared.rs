@@ -109,6 +109,27 @@ fn rows_that_somebody_changed_are_found_and_put_right() {
 }
 
 #[test]
+fn chosen_rows_are_put_right_alone() {
+    let world = world("chosen");
+    send(&world, 0..20);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 20);
+    world.execute("UPDATE \"orders@1\".orders SET total = 99 WHERE id IN ('o1', 'o2', 'o3'); DELETE FROM \"orders@1\".orders WHERE id = 'o4'");
+    says(&world, &["verify", "orders", "--key", "o5", "--key", "nobody"]);
+    let (code, text) = world.output(&["verify", "orders", "--key", "o1", "--key", "o4"]);
+    assert!(code == 1 && text.contains("total: 99 -> 1") && text.contains("o4") && !text.contains("o2"), "{text}");
+    let text = says(&world, &["verify", "orders", "--key", "o1", "--key", "o4", "--repair"]);
+    assert!(text.contains("orders: 2 rows put right"), "{text}");
+    let wrong = world.query("SELECT id FROM views.orders WHERE total <> 1 ORDER BY id");
+    assert_eq!(
+        (wrong, super::generations::counted(&world)),
+        (vec!["{\"id\":\"o2\"}".into(), "{\"id\":\"o3\"}".into()], Ok(20))
+    );
+    let (code, text) = world.output(&["verify", "shop", "--key", "o1"]);
+    assert!(code == 64, "{text}");
+}
+
+#[test]
 fn nothing_is_put_right_by_what_was_not_folded_yet() {
     let world = world("few");
     send(&world, 0..20);

@@ -287,7 +287,7 @@ fn nobody_is_sent_back_in_time() {
     );
     let promoted = world.runtime.block_on(async {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000, false);
+        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000);
         let listed = generations::list(&pool).await.unwrap();
         let kept = listed.iter().find(|listed| listed.state == generations::State::Kept).unwrap();
         promote(&pool, &kept.plan(&[]).unwrap(), &kept.generation, "views").await.unwrap()

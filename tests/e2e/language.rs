@@ -261,7 +261,7 @@ fn agree(world: &World, seed: u64) -> bool {
     for way in [Way::Best, Way::Locked, Way::Loaded] {
         world.runtime.block_on(async {
             let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-            let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
+            let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000);
             let generation = made(&pool, &plan).await;
             let mut clock = None;
             let mut at = 0;
@@ -294,7 +294,7 @@ fn random_projections_give_the_rows_of_the_naive_model() {
     let world = World::new("language");
     world.runtime.block_on(async {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000, false);
+        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000);
         catalog::migrate(&pool).await.unwrap();
         pool.close().await;
     });

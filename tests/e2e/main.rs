@@ -4,8 +4,10 @@
 //! is, which must find nothing, and with the promise's sabotage switch on, which must find something.
 
 mod bad_input;
+mod built;
 mod capabilities;
 mod compared;
+mod dashboards;
 mod dead_letters;
 mod derived;
 mod differences;

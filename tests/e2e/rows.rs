@@ -185,7 +185,7 @@ fn ways_agree(way: Way, presence: bool, seed: u64) {
     let plan = plan(presence);
     let (expected, schema): (Vec<String>, String) = world.runtime.block_on(async {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
+        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000);
         catalog::migrate(&pool).await.unwrap();
         let generation = made(&pool, &plan).await;
         let mut dice = Dice(seed);
@@ -231,7 +231,7 @@ fn two_writers_of_the_same_rows() {
     let plan = plan(false);
     let counted: i64 = world.runtime.block_on(async {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000, false);
+        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000);
         catalog::migrate(&pool).await.unwrap();
         let generation = made(&pool, &plan).await;
         let writer = |way: Way| {

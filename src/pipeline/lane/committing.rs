@@ -36,7 +36,7 @@ impl Lane {
         proof::failpoint(proof::AFTER_FOLD);
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(&self.running.plan));
         batch.careful = self.pace.is_careful();
-        batch.building = self.polite().map(|polite| polite.building.clone());
+        batch.building = self.running.polite().map(|polite| polite.building.clone());
         self.opened = None;
         let rate = self.rate.now();
         let (answer, receiver) = sync_channel(1);
@@ -94,7 +94,7 @@ impl Lane {
         self.in_flight = None;
         match outcome {
             Outcome::Committed { progress, rows, counted, parked } => {
-                if self.polite().is_none() {
+                if self.running.polite().is_none() {
                     self.running.demand.note();
                 }
                 if let Some((events, first)) = parked {

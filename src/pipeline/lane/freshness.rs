@@ -3,20 +3,31 @@
 //! librdkafka's statistics say where a partition ended when they were made. Once everything before that end is committed,
 //! the rows are complete as of then, however long the partition has been silent. Statistics go on while no broker is heard
 //! of, and say the same end for ever: those count for nothing.
+//!
+//! Rows of a projection with joins or rollups are complete when what follows from these events has followed, too: the time
+//! is told when no mark is left that was there once they were committed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::Lane;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Lane, Running};
 use crate::checkpoint::Partition;
+use crate::proof::{Sabotage, sabotaged};
 use crate::source::{Watched, clock};
+use crate::store::StoreError;
 use crate::store::partitions::caught_up;
+use crate::store::propagate::{horizon, is_followed};
 
 /// The ends that partitions had, and when.
 #[derive(Debug)]
 pub(super) struct Freshness {
     ends: HashMap<Partition, End>,
     told: Instant,
+    /// What was reached last, while it has not been told yet.
+    telling: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +39,7 @@ struct End {
 
 impl Default for Freshness {
     fn default() -> Freshness {
-        Freshness { ends: HashMap::new(), told: Instant::now() }
+        Freshness { ends: HashMap::new(), told: Instant::now(), telling: None }
     }
 }
 
@@ -51,7 +62,7 @@ impl Freshness {
                 false
             }
             Some(_) => true,
-            // It is another's by now.
+            // It is another's by now, or waits.
             None => false,
         });
         reached
@@ -62,22 +73,54 @@ impl Lane {
     /// Notes in the catalog how fresh the rows are, beside the folding.
     pub(super) fn tell_freshness(&mut self) {
         const EVERY: Duration = Duration::from_secs(1);
-        if self.freshness.told.elapsed() < EVERY {
+        // Ends stand until the ones before are told: what follows may take long.
+        if self.freshness.told.elapsed() < EVERY || self.freshness.telling.as_ref().is_some_and(|t| !t.is_finished()) {
             return;
         }
         self.freshness.told = Instant::now();
-        let reached = self.freshness.reached(|partition| self.owned.get(partition).map(|owned| owned.committed));
+        // One that waits for others has no end yet that counts, however little of it is known.
+        let fetched = |partition: &Partition| self.owned.get(partition).filter(|owned| owned.is_fetched());
+        let reached = self.freshness.reached(|partition| fetched(partition).map(|owned| owned.committed));
         if reached.is_empty() {
             return;
         }
-        let running = self.running.clone();
-        self.runtime.spawn(async move {
+        let (running, stop) = (self.running.clone(), self.stop.clone());
+        self.freshness.telling = Some(self.runtime.spawn(async move {
             // The next one says it as well; when Postgres is away the lane tells so.
-            if let Err(error) = caught_up(&running.pool, &running.generation, &reached).await {
+            if let Err(error) = tell(&running, &stop, reached).await {
                 tracing::debug!("{}: {error}", running.generation);
             }
-        });
+        }));
     }
+}
+
+/// Notes what was reached, each with how long ago that was in microseconds, once all that follows from it has followed.
+async fn tell(running: &Running, stop: &CancellationToken, reached: Vec<(Partition, i64)>) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    let follows = !running.plan.edges.is_empty() && !sabotaged(Sabotage::WaitFollowed);
+    if follows && !has_followed(running, stop).await? {
+        return Ok(());
+    }
+    let waited = begun.elapsed().as_micros() as i64;
+    let reached: Vec<(Partition, i64)> =
+        reached.into_iter().map(|(partition, ago)| (partition, ago + waited)).collect();
+    caught_up(&running.pool, &running.generation, &reached).await
+}
+
+/// Waits until what is committed by now has been followed everywhere. False when it is told to stop before.
+async fn has_followed(running: &Running, stop: &CancellationToken) -> Result<bool, StoreError> {
+    const LONGEST: Duration = Duration::from_secs(1);
+    let schema = &running.generation.schema;
+    let Some(horizon) = horizon(&running.pool, schema).await? else { return Ok(true) };
+    let mut pause = Duration::from_millis(10);
+    while !is_followed(&running.pool, schema, horizon).await? {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST);
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ impl Lane {
         }
         match event {
             GroupEvent::Assigned(partitions) => {
+                self.note_joined();
                 let mut taken = assignment::take_over(&self.running, &self.runtime, &self.consumer, &partitions)?;
                 self.line_up(&mut taken);
                 self.consumer.assign(taken.iter().map(|(partition, owned)| (partition, owned.next)))?;
@@ -85,7 +86,7 @@ impl Lane {
             return Ok(());
         }
         let over = assignment::waits_over(&self.running, &self.runtime, &self.owned)?;
-        let takes_turns = self.polite().is_some() && self.turns.is_on();
+        let takes_turns = self.running.polite().is_some() && self.turns.is_on();
         for partition in &over {
             if let Some(owned) = self.owned.get_mut(partition) {
                 owned.waits_for.clear();

@@ -94,7 +94,9 @@ impl Lane {
     ) -> Result<Lane, End> {
         let generation = &running.generation;
         let group = format!("{}.{}.{}", running.settings.kafka.group_prefix, generation.projection, generation.number);
-        let consumer = Consumer::new(&running.settings.kafka, &running.settings.fold, &group)?;
+        // A build may be over before others would have noticed that it has begun.
+        let heartbeat = Duration::from_millis(if running.polite().is_some() { 100 } else { 500 });
+        let consumer = Consumer::member(&running.settings.kafka, &running.settings.fold, &group, heartbeat)?;
         let now = Instant::now();
         Ok(Lane {
             batch: Batch::new(&running.plan),
@@ -146,9 +148,10 @@ impl Lane {
         const TOPICS_EVERY: Duration = Duration::from_secs(10);
         const RETRIES_EVERY: Duration = Duration::from_millis(500);
         const WAITS_EVERY: Duration = Duration::from_millis(300);
+        // First of all: lanes that join together are given their partitions at once, and who comes late has all of them stop.
+        self.subscribe()?;
         let Running { pool, plan, generation, .. } = &*self.running;
         self.runtime.block_on(require_intact(pool, plan, generation))?;
-        self.subscribe()?;
         loop {
             self.pulse.fetch_add(1, Ordering::Relaxed);
             if self.stop.is_cancelled() {
@@ -174,7 +177,7 @@ impl Lane {
             self.take_turns()?;
             self.tell_freshness();
             let wait = self.patience();
-            let fetched = self.fetch(wait)?;
+            let fetched = self.fetch_some(wait)?;
             self.follow_ends(fetched);
             if self.is_due(fetched != Fetched::Message) {
                 self.seal()?;
@@ -187,7 +190,7 @@ impl Lane {
         self.swept = Instant::now();
         let keeps_all = self.running.plan.tables.iter().all(|table| table.expire.is_none() && table.forget.is_none());
         // Partitions that are still in line have no clock yet, and events from long ago.
-        if keeps_all || self.polite().is_some() {
+        if keeps_all || self.running.polite().is_some() {
             return;
         }
         let running = self.running.clone();
@@ -210,6 +213,22 @@ impl Lane {
         }
     }
 
+    /// Polls, and goes on while messages come. What else there is to do is looked after between such stretches: to ask for
+    /// it after every message costs more than some messages do. What the last poll brought.
+    fn fetch_some(&mut self, wait: Duration) -> Result<Fetched, End> {
+        /// Messages, which are folded before anybody has noticed a wait.
+        const AT_ONCE: u32 = 64;
+        let mut fetched = self.fetch(wait)?;
+        for _ in 1..AT_ONCE {
+            let is_full = self.pace.limit().is_some() || self.batch.bytes >= self.running.settings.fold.memory_mb << 20;
+            if fetched != Fetched::Message || is_full {
+                break;
+            }
+            fetched = self.fetch(Duration::ZERO)?;
+        }
+        Ok(fetched)
+    }
+
     /// Polls once and folds what came.
     fn fetch(&mut self, wait: Duration) -> Result<Fetched, End> {
         if let Some(message) = self.replay.next() {
@@ -217,7 +236,7 @@ impl Lane {
             return Ok(Fetched::Message);
         }
         let consumer = self.consumer.clone();
-        let rest = match self.running.politeness.as_ref().filter(|polite| !polite.over.is_cancelled()) {
+        let rest = match self.running.polite() {
             Some(polite) => polite.wait().max(self.stretch.rest(&polite.building.share)),
             None => Duration::ZERO,
         };

@@ -13,10 +13,11 @@
 //! next one is asked for a little before that, because Kafka takes its time to begin; what comes of it is held meanwhile.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::super::Politeness;
 use super::super::end::{End, Owned};
 use super::Lane;
 use crate::checkpoint::Partition;
@@ -37,6 +38,8 @@ pub(super) struct Turns {
     next: Option<Partition>,
     held: Vec<Message>,
     held_bytes: usize,
+    /// When the lane was first told what it owns.
+    joined: Option<Instant>,
 }
 
 struct Turn {
@@ -78,16 +81,11 @@ impl Turns {
 }
 
 impl Lane {
-    /// How the lane stands back for others, while its generation has not caught up.
-    pub(super) fn polite(&self) -> Option<&Politeness> {
-        self.running.politeness.as_ref().filter(|polite| !polite.over.is_cancelled())
-    }
-
     /// Of partitions that could be read now, all but the first wait for their turn. A short history is read as it comes.
     pub(super) fn line_up(&mut self, partitions: &mut BTreeMap<Partition, Owned>) {
         let ready = |owned: &Owned| owned.waits_for.is_empty() && owned.next < owned.high;
         let behind: i64 = partitions.values().filter(|o| ready(o)).map(|o| o.high - o.next).sum();
-        if self.polite().is_none() || behind <= AHEAD {
+        if self.running.polite().is_none() || behind <= AHEAD {
             return;
         }
         let mut may_begin = self.turns.now.is_none() && self.may_read_history();
@@ -99,10 +97,27 @@ impl Lane {
         }
     }
 
+    /// The group has told what this lane owns.
+    pub(super) fn note_joined(&mut self) {
+        if let (Some(polite), None) = (self.running.polite(), self.turns.joined) {
+            polite.joined.fetch_add(1, Ordering::Relaxed);
+            self.turns.joined = Some(Instant::now());
+        }
+    }
+
+    /// Whether the other lanes of this process own something as well, or do not come. Who begins before gives half of it
+    /// back in the middle of its work.
+    fn is_in_company(&self) -> bool {
+        const PATIENCE: Duration = Duration::from_millis(400);
+        let lanes = self.running.settings.fold.lanes;
+        let all = self.running.polite().is_none_or(|polite| polite.joined.load(Ordering::Relaxed) >= lanes);
+        all || self.turns.joined.is_some_and(|at| at.elapsed() > PATIENCE)
+    }
+
     /// Whether this lane is among those that read history now; it is until its line is empty.
     fn may_read_history(&mut self) -> bool {
-        if self.turns.permit.is_none() {
-            self.turns.permit = self.polite().and_then(|polite| polite.lanes.clone().try_acquire_owned().ok());
+        if self.turns.permit.is_none() && self.is_in_company() {
+            self.turns.permit = self.running.polite().and_then(|polite| polite.lanes.clone().try_acquire_owned().ok());
         }
         self.turns.permit.is_some()
     }
@@ -115,7 +130,7 @@ impl Lane {
             self.turns.permit = None;
             return Ok(());
         }
-        let polite = self.polite().is_some();
+        let polite = self.running.polite().is_some();
         if polite && !self.may_read_history() {
             return Ok(());
         }

@@ -26,7 +26,7 @@ impl Question {
         let Some(table) = found else {
             let views: Vec<&str> = plan.tables.iter().filter(|t| t.served).map(|t| t.name.as_str()).collect();
             return Err(format!(
-                "`{view}` is no view; the views of `{}` are {}. Say which: projector explain VIEW KEY",
+                "`{view}` is no view; the views of `{}` are {}. Say which of them the key is of",
                 plan.name,
                 views.join(", ")
             ));

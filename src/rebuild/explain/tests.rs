@@ -66,7 +66,7 @@ fn keys_are_read_by_the_types_of_their_columns() {
 fn what_cannot_be_meant_is_told() {
     let plan = plan(STOCK);
     for (view, key, told) in [
-        ("stocks", "a", "are stock. Say which: projector explain VIEW KEY"),
+        ("stocks", "a", "are stock. Say which of them the key is of"),
         ("stock", "north,2026-11-21", "say depot, day, number"),
         ("stock", "north,yesterday,7", "the key column `day`"),
         ("stock", "north,2026-11-21,x", "`x` is no bigint"),

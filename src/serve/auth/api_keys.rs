@@ -29,16 +29,34 @@ struct ApiKey {
     caller: Arc<Caller>,
 }
 
-/// Makes a key. Returns it, and what stands for it in the file: `sha256:` and 64 hex digits.
-///
-/// # Panics
-/// When the system has no random bytes.
-pub fn new_api_key() -> (String, String) {
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).expect("a system without random bytes cannot have keys");
-    let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-    let hash = format!("sha256:{}", hex::encode(Sha256::digest(&key)));
-    (key, hash)
+/// A key that was made.
+#[derive(Debug)]
+pub struct NewApiKey {
+    /// For who asks. It is written down nowhere.
+    pub key: String,
+    /// For the file.
+    pub line: String,
+}
+
+impl NewApiKey {
+    /// Makes a key that is known by a name and reads as a Postgres role.
+    ///
+    /// # Errors
+    /// When a line of the file cannot have such a name or role, or the system no random bytes.
+    pub fn of(name: &str, role: &str) -> Result<NewApiKey, &'static str> {
+        if name.is_empty() || name.starts_with('#') || name.contains(char::is_whitespace) {
+            return Err("the name is empty, begins with # or has a space");
+        }
+        if role.contains(['\n', '\r']) {
+            return Err("the role has a line end");
+        }
+        let mut bytes = [0; 32];
+        SystemRandom::new().fill(&mut bytes).map_err(|_| "the system has no random bytes")?;
+        let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+        let line = format!("{name} {role} sha256:{}", hex::encode(Sha256::digest(&key)));
+        ApiKey::parse(&line)?;
+        Ok(NewApiKey { key, line })
+    }
 }
 
 /// Whether a text has the form of an API key.
@@ -102,9 +120,10 @@ mod tests {
 
     #[test]
     fn a_key_that_was_made_is_known_by_its_hash() {
-        let ((key, hash), (other, _)) = (new_api_key(), new_api_key());
+        let [NewApiKey { key, line }, NewApiKey { key: other, .. }] =
+            ["reports", "others"].map(|name| NewApiKey::of(name, "web anon").unwrap());
         assert!(has_form(&key) && has_form(&other) && key != other);
-        let file = format!("# people\n\n  reports web anon {hash}\n");
+        let file = format!("# people\n\n  {line}\n");
         let keys = ApiKeys::parse(file.as_bytes()).unwrap();
         let caller = keys.caller(&key).unwrap();
         assert_eq!((caller.role.as_str(), caller.name.as_str()), ("web anon", "key:reports"));
@@ -114,7 +133,7 @@ mod tests {
 
     #[test]
     fn only_its_own_form_is_a_key() {
-        let (key, _) = new_api_key();
+        let NewApiKey { key, .. } = NewApiKey::of("reports", "web").unwrap();
         for other in
             [&key[1..], &key[..45], &format!("{key}a"), &key.replace("pk_", "sk_"), &format!("{}.", &key[..45])]
         {
@@ -123,8 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn no_key_is_made_that_its_file_could_not_hold() {
+        for (name, role) in [("", "web"), ("#a", "web"), ("a b", "web"), ("a", ""), ("a", "we\0b"), ("a", "web\nb")] {
+            assert!(NewApiKey::of(name, role).is_err(), "{name:?} {role:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_line_is_told_by_its_number_and_not_shown() {
-        let ((key, hash), (_, second)) = (new_api_key(), new_api_key());
+        let made = |name| NewApiKey::of(name, "web").unwrap();
+        let hash = |line: &str| line.rsplit(' ').next().unwrap().to_string();
+        let NewApiKey { key, line } = made("a");
+        let (hash, second) = (hash(&line), hash(&made("b").line));
         let wrong = [
             format!("a web {hash}\nb web {key}"),
             format!("a web {hash}\nb {second}"),

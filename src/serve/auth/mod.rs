@@ -23,7 +23,7 @@ use jsonwebtoken::{Algorithm, Header, Validation};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub use api_keys::new_api_key;
+pub use api_keys::NewApiKey;
 pub use refused::Refused;
 
 use crate::config as settings;

@@ -85,9 +85,9 @@ fn scalar(type_: &str) -> Map<String, Json> {
         "smallint" => json!({ "type": "integer", "format": "int16" }),
         "integer" => json!({ "type": "integer", "format": "int32" }),
         "bigint" => json!({ "type": "integer", "format": "int64" }),
-        "numeric" => json!({ "type": "number" }),
-        "real" => json!({ "type": "number", "format": "float" }),
-        "double precision" => json!({ "type": "number", "format": "double" }),
+        "numeric" => number(None),
+        "real" => number(Some("float")),
+        "double precision" => number(Some("double")),
         "timestamp with time zone" => json!({ "type": "string", "format": "date-time" }),
         "date" => json!({ "type": "string", "format": "date" }),
         "uuid" => json!({ "type": "string", "format": "uuid" }),
@@ -97,9 +97,20 @@ fn scalar(type_: &str) -> Map<String, Json> {
     })
 }
 
+/// JSON has no numbers for these three, and has them as text.
+fn number(format: Option<&str>) -> Json {
+    let mut number = json!({ "type": ["number", "string"], "pattern": "^(NaN|-?Infinity)$" });
+    if let Some(format) = format {
+        number["format"] = format.into();
+    }
+    number
+}
+
 fn admit_null(property: &mut Map<String, Json>) {
-    if let Some(type_) = property.get_mut("type") {
-        *type_ = json!([type_, "null"]);
+    match property.get_mut("type") {
+        Some(Json::Array(types)) => types.push("null".into()),
+        Some(type_) => *type_ = json!([type_, "null"]),
+        None => {}
     }
     if let Some(Json::Array(labels)) = property.get_mut("enum") {
         labels.push(Json::Null);
@@ -179,7 +190,8 @@ mod tests {
     fn types_are_told_in_json_schema() {
         let told = |type_: &str, is_nullable| Json::Object(property(&column(type_, &[]), is_nullable));
         assert_eq!(told("bigint", false), json!({ "type": "integer", "format": "int64", "x-type": "told" }));
-        assert_eq!(told("numeric", true), json!({ "type": ["number", "null"], "x-type": "told" }));
+        let number = json!({ "type": ["number", "string", "null"], "pattern": "^(NaN|-?Infinity)$", "x-type": "told" });
+        assert_eq!(told("numeric", true), number);
         assert_eq!(told("jsonb", true), json!({ "x-type": "told" }));
         let items = json!({ "type": ["string", "null"], "format": "uuid" });
         assert_eq!(told("uuid[]", true), json!({ "type": ["array", "null"], "items": items, "x-type": "told" }));

@@ -90,12 +90,12 @@ impl Conditions<'_> {
         Ok(match test {
             Test::Compare(operator, value) => {
                 let value = self.argument(Argument::Text(value.clone()));
-                let value = if is_pattern(*operator) { value } else { cast(value, "") };
+                let value = if is_pattern(*operator, &type_) { value } else { cast(value, "") };
                 format!("({sql} {} {value})", symbol(*operator))
             }
             Test::Quantified(operator, quantifier, values) => {
                 let values = self.argument(Argument::Texts(values.clone()));
-                let values = if is_pattern(*operator) { values } else { cast(values, "[]") };
+                let values = if is_pattern(*operator, &type_) { values } else { cast(values, "[]") };
                 let quantifier = match quantifier {
                     Quantifier::Any => "ANY",
                     Quantifier::All => "ALL",
@@ -153,9 +153,9 @@ impl Conditions<'_> {
     }
 }
 
-/// Whether the operand is a text, whatever it is compared with.
-fn is_pattern(operator: Operator) -> bool {
-    matches!(operator, Operator::Like | Operator::ILike | Operator::Match | Operator::IMatch)
+/// Whether the operand is a text, whatever it is compared with. Of bytes, patterns are bytes too.
+fn is_pattern(operator: Operator, type_: &str) -> bool {
+    type_ != "bytea" && matches!(operator, Operator::Like | Operator::ILike | Operator::Match | Operator::IMatch)
 }
 
 fn symbol(operator: Operator) -> &'static str {

@@ -1,6 +1,6 @@
 //! One relation of a statement: its columns, joins, conditions and order, as a `SELECT`.
 
-use crate::query::{Aggregate, AggregateFunction};
+use crate::query::Aggregate;
 use crate::store::sql::ident;
 
 /// Where a level's rows go.
@@ -94,14 +94,7 @@ impl Level {
 }
 
 fn aggregated(aggregate: &Aggregate, sql: &str) -> String {
-    let function = match aggregate.function {
-        AggregateFunction::Count => "count",
-        AggregateFunction::Sum => "sum",
-        AggregateFunction::Avg => "avg",
-        AggregateFunction::Max => "max",
-        AggregateFunction::Min => "min",
-    };
-    cast(format!("{function}({sql})"), aggregate.cast.as_deref())
+    cast(format!("{}({sql})", aggregate.function.name()), aggregate.cast.as_deref())
 }
 
 /// The parser lets nothing but words be the name of a type.

@@ -7,6 +7,7 @@ pub mod links;
 mod origins;
 mod run;
 pub mod schema;
+pub(in crate::store) mod session;
 pub mod statement;
 
 use sqlx::{PgPool, Row};
@@ -41,19 +42,22 @@ pub enum Reached {
     Applied,
     /// The next offset of its partition that will be applied.
     NotYet(i64),
-    /// It is parked: its code and message.
-    Parked(String, String),
+    /// It is parked: its code, and its message for those who may read it.
+    Parked(String, Option<String>),
     /// The projection does not read that partition.
     Elsewhere,
 }
 
-/// Looks how far a generation is with an event.
+/// Looks how far a generation is with an event. A parked event's message has values of it: it is for roles that may read
+/// the dead letters.
 ///
 /// # Errors
-/// What Postgres says.
-pub async fn reached(pool: &PgPool, generation: i64, place: &Place) -> Result<Reached, sqlx::Error> {
+/// What Postgres says, of a role that there is not, too.
+pub async fn reached(pool: &PgPool, role: &str, generation: i64, place: &Place) -> Result<Reached, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT c.next_offset, d.code, d.message FROM projector.checkpoints c LEFT JOIN projector.dead_letters d
+        "SELECT c.next_offset, d.code,
+             CASE WHEN has_column_privilege($5::name, 'projector.dead_letters', 'message', 'SELECT') THEN d.message END
+         FROM projector.checkpoints c LEFT JOIN projector.dead_letters d
              ON d.generation_id = c.generation_id AND d.topic = c.topic AND d.partition = c.partition AND d.\"offset\" = $4
          WHERE c.generation_id = $1 AND c.topic = $2 AND c.partition = $3",
     )
@@ -61,6 +65,7 @@ pub async fn reached(pool: &PgPool, generation: i64, place: &Place) -> Result<Re
     .bind(&place.topic)
     .bind(place.partition)
     .bind(place.offset)
+    .bind(role)
     .fetch_optional(pool)
     .await?;
     let Some(row) = row else { return Ok(Reached::Elsewhere) };

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgArguments;
-use sqlx::{Arguments as _, Executor as _, PgPool, Postgres, Row as _};
+use sqlx::postgres::PgConnection;
+use sqlx::{PgPool, Row as _};
 
+use super::session::Session;
 use super::statement::{Argument, Limits, Refusal, Statement, statement};
 use super::{Relation, Schema};
 use crate::query::Query;
-use crate::store::sql::{ident, literal, vouched};
+use crate::store::sql::literal;
 
 /// Who reads, and what Postgres is told of it.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +22,7 @@ pub struct Reader<'r> {
     pub path: &'r str,
     pub time_zone: Option<&'r str>,
     pub statement_timeout_ms: u64,
-    /// The planner's costs that a query may have at most.
+    /// The planner's costs that a query may have at most, with those of counting its rows.
     pub max_cost: Option<f64>,
 }
 
@@ -115,16 +115,14 @@ impl From<sqlx::Error> for Unanswered {
 pub async fn answer(pool: &PgPool, reader: &Reader<'_>, asked: Asked<'_>) -> Result<Answer, Unanswered> {
     let statement = statement(asked.schema, asked.relation, asked.query, asked.limits)?;
     let mut connection = pool.acquire().await?;
-    connection.execute(vouched(begin(reader, &asked.schema.name))).await?;
+    let session = Session::new(reader, &asked.schema.name);
     if let Some(limit) = reader.max_cost {
-        let cost = planned(&mut connection, &statement.page, &statement.arguments).await?.cost;
+        let cost = planned(&session, &mut connection, &costs(&statement, &asked), &statement.arguments).await?.cost;
         if cost > limit {
             return Err(Unanswered::TooCostly { cost, limit });
         }
     }
-    let row = sqlx::query_with(vouched(whole(&statement, &asked)), bound(&statement.arguments)?)
-        .fetch_one(&mut *connection)
-        .await?;
+    let row = session.row(&mut connection, &whole(&statement, &asked), &statement.arguments).await?;
     let mut answer = Answer {
         body: row.try_get::<Option<String>, _>(0)?.unwrap_or_default(),
         rows: row.try_get(1)?,
@@ -134,32 +132,30 @@ pub async fn answer(pool: &PgPool, reader: &Reader<'_>, asked: Asked<'_>) -> Res
     };
     let is_more = |total: i64| asked.count == Some(Count::Estimated) && total > asked.limits.rows as i64;
     if asked.count == Some(Count::Planned) || answer.total.is_some_and(is_more) {
-        let planned = planned(&mut connection, &statement.all, &statement.arguments).await?.rows;
+        let planned = planned(&session, &mut connection, &statement.all, &statement.arguments).await?.rows;
         answer.total = Some(planned.max(answer.total.unwrap_or(0)));
     }
-    connection.execute("COMMIT").await?;
     Ok(answer)
 }
 
-/// Begins a transaction as the reader. All that is set ends with it.
-fn begin(reader: &Reader<'_>, schema: &str) -> String {
-    let mut sql = String::from("BEGIN READ ONLY; SELECT ");
-    let timeout = reader.statement_timeout_ms.to_string();
-    let settings = [
-        // The role is the last: it may not be allowed to set the others.
-        ("statement_timeout", timeout.as_str()),
-        ("search_path", &format!("{}, public", ident(schema))),
-        ("request.jwt.claims", reader.claims),
-        ("request.method", reader.method),
-        ("request.path", reader.path),
-        ("timezone", reader.time_zone.unwrap_or("UTC")),
-        ("role", reader.role),
-    ];
-    for (at, (name, value)) in settings.iter().enumerate() {
-        let comma = if at > 0 { ", " } else { "" };
-        let _ = write!(sql, "{comma}set_config('{name}', {}, true)", literal(value));
+/// What has a price: the page, and counting its rows without limits.
+fn costs(statement: &Statement, asked: &Asked<'_>) -> String {
+    match total(statement, asked) {
+        Some(total) => format!("SELECT q.*, {total} FROM ({}) AS q", statement.page),
+        None => statement.page.clone(),
     }
-    sql
+}
+
+/// Counts all rows that the filters let through, if they are to be counted one by one.
+fn total(statement: &Statement, asked: &Asked<'_>) -> Option<String> {
+    match asked.count? {
+        Count::Exact => Some(format!("(SELECT count(*) FROM ({}) AS a)", statement.all)),
+        Count::Estimated => {
+            let most = asked.limits.rows.saturating_add(1);
+            Some(format!("(SELECT count(*) FROM ({} LIMIT {most}) AS a)", statement.all))
+        }
+        Count::Planned => None,
+    }
 }
 
 fn whole(statement: &Statement, asked: &Asked<'_>) -> String {
@@ -168,59 +164,55 @@ fn whole(statement: &Statement, asked: &Asked<'_>) -> String {
         false => format!("{json}::text"),
     };
     let body = match asked.form {
-        Form::Rows { stripped } => strip(stripped, "coalesce(json_agg(q), '[]')"),
-        Form::Row { stripped } => strip(stripped, "(json_agg(q)->0)"),
+        Form::Rows { stripped } => strip(stripped, "coalesce(json_agg(q.*), '[]')"),
+        Form::Row { stripped } => strip(stripped, "(json_agg(q.*)->0)"),
         Form::Csv => format!(
-            "{} || coalesce(string_agg(E'\\n' || substring(q::text, 2, length(q::text) - 2), ''), '')",
+            "{} || coalesce(string_agg(E'\\n' || substring((q.*)::text, 2, length((q.*)::text) - 2), ''), '')",
             literal(&statement.columns.join(","))
         ),
     };
-    let total = match asked.count {
-        Some(Count::Exact) => format!("(SELECT count(*) FROM ({}) AS a)", statement.all),
-        Some(Count::Estimated) => {
-            format!("(SELECT count(*) FROM ({} LIMIT {}) AS a)", statement.all, asked.limits.rows.saturating_add(1))
-        }
-        Some(Count::Planned) | None => "NULL::bigint".into(),
-    };
+    let total = total(statement, asked).unwrap_or_else(|| "NULL::bigint".into());
     let views: Vec<String> = statement.views.iter().map(|view| literal(view)).collect();
     let (parked, token) = match views.first() {
         None => ("0::bigint".into(), "NULL::text".into()),
         Some(first) => {
             let views = views.join(", ");
             let token = format!(
-                "(SELECT json_build_array(string_agg(t.at, ';' ORDER BY t.topic), min(t.number),
-                    extract(epoch FROM clock_timestamp() - min(t.since)), bool_and(t.known))::text FROM (
-                    SELECT r.topic, r.topic || '/' || string_agg(r.partition || ':' || r.next_offset, '+' ORDER BY r.partition) AS at,
-                        min(r.caught_up_at) AS since, bool_and(r.caught_up_at IS NOT NULL) AS known,
-                        min(r.number) FILTER (WHERE r.view = {first}) AS number
-                    FROM projector.reflected r WHERE r.view IN ({views}) GROUP BY r.topic) AS t)"
+                "(SELECT json_build_array(array_agg(r.topic), array_agg(r.partition), array_agg(r.next_offset),
+                    min(r.number) FILTER (WHERE r.view = {first}), extract(epoch FROM clock_timestamp() - min(r.caught_up_at)),
+                    bool_and(r.caught_up_at IS NOT NULL))::text
+                 FROM projector.reflected r WHERE r.view IN ({views}))"
             );
-            (format!("projector.parked_sequences({first})"), token)
+            (format!("(SELECT count(*) FROM projector.parked_of_view p WHERE p.view = {first})"), token)
         }
     };
     format!("SELECT {body}, count(*), {total}, {parked}, {token} FROM ({}) AS q", statement.page)
 }
 
+/// Of the topics, partitions and next offsets; the generation, seconds since all was complete, and whether that is known.
 fn token(json: &str) -> Option<Token> {
-    let json: Json = serde_json::from_str(json).ok()?;
-    let known = json[3].as_bool().unwrap_or(false);
-    Some(Token {
-        text: json[0].as_str()?.to_string(),
-        generation: json[1].as_i64().unwrap_or_default() as i32,
-        stale_s: json[2].as_f64().filter(|_| known).map(|seconds| seconds.max(0.0)),
-    })
-}
-
-fn bound(arguments: &[Argument]) -> Result<PgArguments, sqlx::Error> {
-    let mut bound = PgArguments::default();
-    for argument in arguments {
-        match argument {
-            Argument::Text(text) => bound.add(text),
-            Argument::Texts(texts) => bound.add(texts),
-        }
-        .map_err(sqlx::Error::Encode)?;
+    type Read = (Option<Vec<String>>, Option<Vec<i32>>, Option<Vec<i64>>, Option<i32>, Option<f64>, Option<bool>);
+    let (topics, partitions, offsets, generation, stale_s, known): Read = serde_json::from_str(json).ok()?;
+    let mut places: Vec<(String, i32, i64)> = topics?
+        .into_iter()
+        .zip(partitions?)
+        .zip(offsets?)
+        .map(|((topic, number), next)| (topic, number, next))
+        .collect();
+    places.sort_unstable();
+    let mut text = String::new();
+    for (at, (topic, number, next)) in places.iter().enumerate() {
+        let _ = match at.checked_sub(1).map(|before| &places[before].0) {
+            Some(before) if before == topic => write!(text, "+{number}:{next}"),
+            Some(_) => write!(text, ";{topic}/{number}:{next}"),
+            None => write!(text, "{topic}/{number}:{next}"),
+        };
     }
-    Ok(bound)
+    Some(Token {
+        text,
+        generation: generation.unwrap_or_default(),
+        stale_s: stale_s.filter(|_| known == Some(true)).map(|seconds| seconds.max(0.0)),
+    })
 }
 
 /// What the planner thinks of a query.
@@ -230,12 +222,12 @@ struct Planned {
 }
 
 async fn planned(
-    connection: &mut PoolConnection<Postgres>,
+    session: &Session,
+    connection: &mut PgConnection,
     sql: &str,
     arguments: &[Argument],
-) -> Result<Planned, sqlx::Error> {
-    let explain = format!("EXPLAIN (FORMAT JSON) {sql}");
-    let row = sqlx::query_with(vouched(explain), bound(arguments)?).fetch_one(&mut **connection).await?;
+) -> Result<Planned, Unanswered> {
+    let row = session.plan(connection, sql, arguments).await?;
     // The type is `json`, whose form on the wire is its text.
     let plan: Json = serde_json::from_str(row.try_get_unchecked(0)?).unwrap_or_default();
     let top = &plan[0]["Plan"];

@@ -198,7 +198,8 @@ fn constraint(row: &PgRow) -> Result<Constraint, sqlx::Error> {
     Ok(Constraint { name: row.try_get(0)?, table: table as u32, columns: row.try_get(2)?, kind })
 }
 
-/// A domain's columns are told as of the type under it.
+/// A domain's columns are told as of the type under it. Partitions are seen through the table that they are of: with both,
+/// every relationship would be there several times.
 const RELATIONS: &str = "SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
         obj_description(c.oid, 'pg_class'), a.attnum, a.attname::text, format_type(u.base, -1),
         format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, col_description(c.oid, a.attnum),
@@ -213,7 +214,7 @@ const RELATIONS: &str = "SELECT c.oid::bigint, n.nspname::text, c.relname::text,
             )
             SELECT under.type AS base FROM under JOIN pg_type t ON t.oid = under.type WHERE t.typtype <> 'd'
         ) AS u
-    WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
     ORDER BY n.nspname, c.relname, a.attnum";
 
 const COMPUTED: &str = "SELECT n.nspname::text, c.relname::text, p.proname::text, format_type(p.prorettype, -1)

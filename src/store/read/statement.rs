@@ -55,8 +55,14 @@ pub struct Statement {
 ///
 /// # Errors
 /// What of it cannot be answered.
-pub fn statement(schema: &Schema, relation: &Relation, query: &Query, limits: Limits) -> Result<Statement, Refusal> {
-    let mut builder = Builder { schema, limits, arguments: Vec::new(), views: Vec::new(), aliases: 0 };
+pub fn statement<'s>(
+    schema: &'s Schema,
+    relation: &'s Relation,
+    query: &Query,
+    limits: Limits,
+) -> Result<Statement, Refusal> {
+    let mut builder =
+        Builder { schema, limits, arguments: Vec::new(), views: Vec::new(), root: &relation.name, aliases: 0 };
     let level = builder.level(relation, &relation.name, query, Depth::Row)?;
     let columns = level.outs.iter().map(|out| out.name.clone()).collect();
     let (page, all) = (level.select(None), level.all());
@@ -79,6 +85,8 @@ struct Builder<'s> {
     limits: Limits,
     arguments: Vec<Argument>,
     views: Vec<String>,
+    /// The relation that is read: its name is taken.
+    root: &'s str,
     /// How many relations were named.
     aliases: usize,
 }
@@ -94,9 +102,11 @@ struct Embedded<'q> {
 }
 
 impl<'s> Builder<'s> {
+    /// The relation between two has the same name and a letter more.
     fn alias(&mut self, prefix: &str) -> String {
         self.aliases += 1;
-        format!("{prefix}{}", self.aliases)
+        let alias = format!("{prefix}{}", self.aliases);
+        if self.root.starts_with(&alias) { self.alias(prefix) } else { alias }
     }
 
     fn table(&self, relation: &str, alias: &str) -> String {
@@ -172,13 +182,7 @@ impl<'s> Builder<'s> {
                 None => (Some(named.field(field)?.sql), field_name(field)),
             },
         };
-        let function = selected.aggregate.as_ref().map(|aggregate| match aggregate.function {
-            AggregateFunction::Count => "count",
-            AggregateFunction::Sum => "sum",
-            AggregateFunction::Avg => "avg",
-            AggregateFunction::Max => "max",
-            AggregateFunction::Min => "min",
-        });
+        let function = selected.aggregate.as_ref().map(|aggregate| aggregate.function.name());
         let name = selected.alias.clone().unwrap_or_else(|| function.map_or(own, Into::into));
         let sql = sql.map(|sql| cast(sql, selected.cast.as_deref()));
         Ok(Out { name, sql, aggregate: selected.aggregate.clone(), is_json: false })
@@ -232,12 +236,12 @@ impl<'s> Builder<'s> {
         let quoted = ident(&row);
         let (select, absent, there, shown) = match (embed.spread, to_one) {
             (false, true) => {
-                let select = format!("SELECT row_to_json(q) AS row FROM ({}) AS q", level.select(None));
+                let select = format!("SELECT row_to_json(q.*) AS row FROM ({}) AS q", level.select(None));
                 let shown = Out::plain(embed.name().into(), format!("{quoted}.row"), true);
                 (select, format!("{quoted}.row IS NULL"), format!("{quoted}.row IS NOT NULL"), vec![shown])
             }
             (false, false) => {
-                let select = format!("SELECT json_agg(q) AS row FROM ({}) AS q", level.select(None));
+                let select = format!("SELECT json_agg(q.*) AS row FROM ({}) AS q", level.select(None));
                 let shown = Out::plain(embed.name().into(), format!("coalesce({quoted}.row, '[]')"), true);
                 (select, format!("{quoted}.row IS NULL"), format!("{quoted}.row IS NOT NULL"), vec![shown])
             }
@@ -307,10 +311,11 @@ impl<'s> Builder<'s> {
         if let (Some((_, sql)), true) = (spread, order.field.path.is_empty()) {
             return Ok(sql.clone());
         }
-        // The same row that is embedded, whatever is shown of it.
+        // The same row that is embedded, whatever is shown of it. What is embedded in that may decide which it is.
         let alias = self.alias("o");
         let relation = self.relation(&one.link.to)?;
-        let of_row = Query { select: Vec::new(), order: Vec::new(), ..one.embed.query.clone() };
+        let mut of_row = Query { order: Vec::new(), ..one.embed.query.clone() };
+        of_row.select.retain(|item| matches!(item, Item::Embed(_)));
         let mut level = self.level(relation, &alias, &of_row, Depth::Row)?;
         self.connect(&mut level, &one.link, named.alias, &alias);
         level.limit = level.limit.min(1);

@@ -65,7 +65,7 @@ impl Stage {
         let world = World::new(name);
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
         let (pool, generation) = world.runtime.block_on(async {
-            let pool = connect::pool(options.username("projector").database(&world.name), 8, 60_000, false);
+            let pool = connect::pool(options.username("projector").database(&world.name), 8, 60_000);
             catalog::migrate(&pool).await.unwrap();
             let generation = made(&pool, &plan).await;
             (pool, generation)
@@ -80,7 +80,7 @@ impl Stage {
         let options = options.username("projector").database(&world.name);
         let generation =
             Generation { id: 1, projection: plan.name.clone(), number: 1, schema: format!("{}@1", plan.name) };
-        let pool = world.runtime.block_on(async { connect::pool(options, 2, 60_000, false) });
+        let pool = world.runtime.block_on(async { connect::pool(options, 2, 60_000) });
         Stage { _world: world, pool, plan, generation, model }
     }
 

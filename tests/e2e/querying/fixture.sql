@@ -261,6 +261,9 @@ CREATE TABLE "one, (two).three" (id integer PRIMARY KEY, v text);
 CREATE TABLE "Ärzte 日本" (id integer PRIMARY KEY, "naïve" text);
 CREATE TABLE "it's ""quoted""; --" (id integer PRIMARY KEY);
 CREATE TABLE "MixedCase" (id integer PRIMARY KEY);
+-- Names that statements have of their own.
+CREATE TABLE e1 (id integer PRIMARY KEY, q text, "row" integer CONSTRAINT e1_row_fkey REFERENCES e1);
+INSERT INTO e1 VALUES (1, 'one', NULL), (2, 'two', 1);
 INSERT INTO "odd names" VALUES
   (1, 'sp 1', 'q"1', 'd.1', 'p(1)', 'c,1', 'c:1', 'a->1', 'b\1', 'M1', 'da-1', '$1', 10, '一', 's1', 3, 30, 'and1', 'or1', 'not1', true, '*1'),
   (2, 'sp 2', 'q"2', 'd.2', 'p(2)', 'c,2', 'c:2', 'a->2', 'b\2', 'M2', 'da-2', '$2', 20, '二', 's2', 2, 20, 'and2', 'or2', 'not2', false, '*2'),
@@ -283,6 +286,8 @@ INSERT INTO phrases VALUES
 -- 250 rows; nothing.
 CREATE TABLE numbers (n integer PRIMARY KEY);
 INSERT INTO numbers SELECT generate_series(1, 250);
+CREATE TABLE sand (n integer PRIMARY KEY);
+INSERT INTO sand SELECT generate_series(1, 20000);
 CREATE TABLE empty_things (id integer PRIMARY KEY, name text);
 
 -- Across schemas.
@@ -343,6 +348,22 @@ CREATE POLICY of_the_writer ON letters FOR SELECT TO PUBLIC USING (written_by = 
 CREATE TABLE payroll (id integer PRIMARY KEY, crew_id integer CONSTRAINT payroll_crew_fkey REFERENCES crew, sum numeric(8, 2));
 INSERT INTO payroll VALUES (1, 1, 4000.00), (2, 2, 2500.50);
 CREATE VIEW who AS SELECT current_user::text AS role, current_setting('request.jwt.claims', true)::json ->> 'tenant' AS tenant;
+
+-- A partitioned table: it refers to another, and is referred to; one partition has a view of its own.
+CREATE TABLE seasons (id integer PRIMARY KEY, name text NOT NULL);
+CREATE TABLE fares (
+  id integer NOT NULL,
+  season_id integer NOT NULL CONSTRAINT fares_season_fkey REFERENCES seasons,
+  price numeric(8, 2),
+  PRIMARY KEY (id)
+) PARTITION BY RANGE (id);
+CREATE TABLE fares_early PARTITION OF fares FOR VALUES FROM (1) TO (100);
+CREATE TABLE fares_late PARTITION OF fares FOR VALUES FROM (100) TO (200);
+CREATE TABLE refunds (id integer PRIMARY KEY, fare_id integer CONSTRAINT refunds_fare_fkey REFERENCES fares);
+CREATE VIEW early_fares AS SELECT id, season_id FROM fares_early;
+INSERT INTO seasons VALUES (1, 'low'), (2, 'high');
+INSERT INTO fares VALUES (1, 1, 10.00), (2, 2, 20.00), (101, 2, 30.00);
+INSERT INTO refunds VALUES (1, 2), (2, 101);
 
 GRANT USAGE ON SCHEMA served, other TO anon, clerk, boss;
 GRANT SELECT ON ALL TABLES IN SCHEMA served, other TO anon, clerk, boss;

@@ -251,7 +251,7 @@ fn whatever_is_asked_is_answered_or_refused() {
 fn who_goes_away_leaves_nothing_behind() {
     let (world, _daemon, port) = served("leavers", "");
     let boss = include_str!("cases/roles.http").lines().find(|line| line.starts_with("Authorization: ")).unwrap();
-    for round in 0..1_500 {
+    for round in 0..3_000 {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let target = if round % 3 == 0 { "/numbers?select=n,x:n::text&order=n.desc" } else { "/who" };
         write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n{boss}\r\n\r\n").unwrap();

@@ -2,6 +2,9 @@
 
 mod clients;
 mod hostile;
+mod random;
+mod told;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -33,19 +36,24 @@ pub struct Answer {
 
 /// One request on a connection of its own.
 pub fn ask(port: u16, method: &str, target: &str, headers: &[(String, String)]) -> Answer {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    try_ask(port, method, target, headers).unwrap()
+}
+
+/// The same, of an endpoint that may not be there.
+pub fn try_ask(port: u16, method: &str, target: &str, headers: &[(String, String)]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let mut request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
     headers.iter().for_each(|(name, value)| request += &format!("{name}: {value}\r\n"));
-    stream.write_all(format!("{request}\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("{request}\r\n").as_bytes())?;
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
+    stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).unwrap_or(0);
     let headers = lines.filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_string())).collect();
-    Answer { status, headers, body: body.to_string() }
+    Ok(Answer { status, headers, body: body.to_string() })
 }
 
 fn cases(which: impl Fn(&str) -> bool) -> Vec<Case> {
@@ -199,4 +207,9 @@ fn aggregates_can_be_switched_off() {
 #[test]
 fn answers_have_no_more_rows_than_may_be() {
     all_hold("maxrows", "  max_rows: 2\n", |file| file == "settings-max-rows-2.http");
+}
+
+#[test]
+fn counting_rows_has_its_price() {
+    all_hold("maxcost", "  limits: { max_cost: 20 }\n", |file| file == "settings-max-cost-20.http");
 }

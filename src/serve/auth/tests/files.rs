@@ -28,8 +28,9 @@ async fn other_keys_count_a_second_after_they_are_written() {
 
 #[tokio::test(start_paused = true)]
 async fn api_keys_come_and_go() {
-    let ((first, of_first), (second, of_second)) = (new_api_key(), new_api_key());
-    let file = Scratch::new(&format!("one web {of_first}\n"));
+    let NewApiKey { key: first, line: of_first } = NewApiKey::of("one", "web").unwrap();
+    let NewApiKey { key: second, line: of_second } = NewApiKey::of("two", "mobile").unwrap();
+    let file = Scratch::new(&of_first);
     let settings = settings::Auth { api_keys_file: Some(file.path()), ..settings::Auth::default() };
     let auth = Auth::new(&settings).unwrap();
     let caller = asked(&auth, &first).await.unwrap();
@@ -37,7 +38,7 @@ async fn api_keys_come_and_go() {
     let header = HeaderMap::from_iter([("apikey".parse().unwrap(), first.parse::<HeaderValue>().unwrap())]);
     assert_eq!(auth.caller(&header).await.unwrap().claims, r#"{"role":"web","api_key":"one"}"#);
     assert_eq!(told(&auth, &second).await, "PGRST301 the API key is not known");
-    file.write(&format!("two mobile {of_second}\n"));
+    file.write(&of_second);
     tokio::time::advance(EVERY).await;
     assert_eq!(told(&auth, &first).await, "PGRST301 the API key is not known");
     assert_eq!(asked(&auth, &second).await.unwrap().role, "mobile");
