@@ -100,6 +100,8 @@ pub const BEFORE_COMMIT: &str = "before-commit";
 pub const AFTER_COMMIT: &str = "after-commit";
 /// While parked events are un-parked: not one of [`FAILPOINTS`], which every batch passes.
 pub const BETWEEN_RELEASE_AND_ROWS: &str = "between-release-and-rows";
+/// When parked events were retried, and others may have to be; not one of them either.
+pub const AFTER_RETRY: &str = "after-retry";
 /// When the late indexes of a generation are there and not committed; not one of [`FAILPOINTS`] either.
 pub const INDEXING: &str = "indexing";
 pub const FAILPOINTS: &[&str] = &[AFTER_FOLD, AFTER_CHECKPOINT, BETWEEN_CHUNKS, BEFORE_COMMIT, AFTER_COMMIT];

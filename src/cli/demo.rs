@@ -122,7 +122,6 @@ async fn on(
             print_queries(&listener);
             print_elsewhere(&postgres.options, &settings, what.with_trouble);
             println!("\nCtrl-C stops everything.");
-            // Readers that do not finish are cut when the runtime ends.
             // Whoever reaches this machine's own address may read the story.
             let user = sqlx::query_scalar("SELECT current_user::text").fetch_one(&pool).await;
             settings.serve.auth.anonymous_role = user.map_err(Failure::failed)?;
@@ -131,6 +130,7 @@ async fn on(
             settings.serve.cors_origins = vec!["*".into()];
             let ready =
                 ready(readers, settings.serve.clone(), progress.supervisor.demand()).map_err(Failure::failed)?;
+            // Readers that do not finish are cut when the runtime ends.
             tokio::spawn(ready.serve(listener, stop.clone()));
         }
         let builder = tokio::spawn(keep_building(pool.clone(), settings.clone(), plans, stop.clone()));

@@ -125,7 +125,7 @@ fn other_json(other: &Other) -> serde_json::Value {
     let listed = &other.listed;
     json!({
         "generation": listed.generation.number, "state": listed.state.name(), "behind": other.behind,
-        "caught_up": listed.ready, "manual": listed.manual, "refused": listed.refused, "error": other.halt,
+        "caught_up": listed.ready, "indexed": listed.indexed, "manual": listed.manual, "refused": listed.refused, "error": other.halt,
         "parked_sequences": other.parked_sequences,
     })
 }
@@ -146,8 +146,12 @@ fn other_line(name: &str, other: &Other) -> String {
             format!("has caught up; compare it with: projector diff {name}; show it with: projector promote {name}")
         }
         (_, _, Some(behind)) => {
-            let what = if listed.state == State::Scratch { "folded for comparison" } else { "built" };
-            format!("is being {what}, {} behind the live one", count(behind as usize, "event"))
+            let (what, last) = match listed.state {
+                State::Scratch => ("folded for comparison", ""),
+                _ if listed.indexed => ("built", ""),
+                _ => ("built", "; its indexes are made last"),
+            };
+            format!("is being {what}, {} behind the live one{last}", count(behind as usize, "event"))
         }
     };
     format!("{name}: generation {number} {how}")

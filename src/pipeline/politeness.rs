@@ -38,7 +38,7 @@ impl Politeness {
         }
     }
 
-    /// How long to wait before the next event.
+    /// How long to wait before the next events.
     pub fn wait(&self) -> Duration {
         match &self.throttle {
             Some(throttle) => throttle.wait(),
@@ -56,19 +56,12 @@ impl Politeness {
 #[derive(Debug, Default)]
 pub struct Stretch {
     begun: Option<Instant>,
-    messages: u32,
 }
 
 impl Stretch {
-    /// How long to rest now, before a message. Short stretches with short rests between them keep nobody waiting for long.
+    /// How long to rest now. Short stretches with short rests between them keep nobody waiting for long.
     pub fn rest(&mut self, share: &Share) -> Duration {
         const LONG_ENOUGH: Duration = Duration::from_millis(3);
-        /// To look at the clock takes a while, too.
-        const MESSAGES: u32 = 32;
-        self.messages += 1;
-        if self.messages % MESSAGES != 1 {
-            return Duration::ZERO;
-        }
         let worked = self.begun.get_or_insert_with(Instant::now).elapsed();
         if worked < LONG_ENOUGH {
             return Duration::ZERO;

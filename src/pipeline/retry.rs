@@ -88,6 +88,7 @@ impl Retry<'_> {
         earnest: Earnest,
     ) -> Result<Report, StoreError> {
         let report = self.attempt(wanted, instead, earnest).await;
+        proof::failpoint(proof::AFTER_RETRY);
         if earnest == Earnest::Really {
             end(self.pool, self.generation, self.partition).await?;
         }

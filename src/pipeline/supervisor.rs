@@ -227,7 +227,7 @@ async fn stand_still(running: &Running, reason: &Halt, stop: &CancellationToken)
 
 async fn retry_requested(running: &Running) -> Result<(), StoreError> {
     let Running { pool, generation, plan, settings, .. } = running;
-    for (partition, counts) in counts(pool, generation).await? {
+    for (partition, counts) in counts(pool, generation, 0).await? {
         let source = plan.sources.iter().position(|source| source.topics.matches(&partition.topic));
         let Some(source) = source.filter(|_| counts.requested > 0) else { continue };
         let (served_schema, poison_attempts) = (settings.serve.schema.as_str(), settings.fold.poison_attempts);

@@ -20,24 +20,19 @@ pub async fn keep_building(pool: sqlx::PgPool, settings: Settings, plans: Vec<Pl
     const EVERY: Duration = Duration::from_millis(250);
     /// While something is built: a short history should not wait for longer than it takes.
     const OFTEN: Duration = Duration::from_millis(100);
-    let mut builder = Builder {
-        pool,
-        settings,
-        plans,
-        asked: HashMap::new(),
-        rests: HashMap::new(),
-        finishing: HashMap::new(),
-        builds: false,
-    };
-    loop {
-        let wait = if builder.builds { OFTEN } else { EVERY };
-        if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
-            break;
-        }
-        // Lanes say so when Postgres is away.
-        if let Err(error) = builder.look().await {
-            tracing::debug!("building: {error}");
-        }
+    let mut builder =
+        Builder { pool, settings, plans, asked: HashMap::new(), rests: HashMap::new(), finishing: HashMap::new() };
+    let mut wait = EVERY;
+    while tokio::time::timeout(wait, stop.cancelled()).await.is_err() {
+        wait = match builder.look().await {
+            Ok(true) => OFTEN,
+            Ok(false) => EVERY,
+            // Lanes say so when Postgres is away.
+            Err(error) => {
+                tracing::debug!("building: {error}");
+                EVERY
+            }
+        };
     }
     // Who starts next makes them anew.
     builder.finishing.values().for_each(JoinHandle::abort);
@@ -53,12 +48,11 @@ struct Builder {
     rests: HashMap<i64, (Instant, Duration)>,
     /// Generations whose late indexes are being made.
     finishing: HashMap<i64, JoinHandle<Result<(), StoreError>>>,
-    /// Something is being built.
-    builds: bool,
 }
 
 impl Builder {
-    async fn look(&mut self) -> Result<(), StoreError> {
+    /// Does what there is to do now. Whether something is being built.
+    async fn look(&mut self) -> Result<bool, StoreError> {
         let listed = generations::list(&self.pool).await?;
         let live_of = |beside: &Listed| {
             let of_projection = |other: &&Listed| other.generation.projection == beside.generation.projection;
@@ -69,7 +63,6 @@ impl Builder {
                 self.miss_topics(beside, live).await?;
             }
         }
-        self.builds = listed.iter().any(|listed| listed.state == State::Building && !listed.ready);
         for building in listed.iter().filter(|listed| listed.state == State::Building) {
             let rests = self.rests.get(&building.generation.id).is_some_and(|(until, _)| Instant::now() < *until);
             if rests || building.manual && building.ready {
@@ -95,7 +88,7 @@ impl Builder {
                 tracing::debug!("{name}: what was kept is not dropped yet: {error}");
             }
         }
-        Ok(())
+        Ok(listed.iter().any(|listed| listed.state == State::Building && !listed.ready))
     }
 
     /// Finds out which topics of the live one are not there any more, of those that a pattern matches. The one beside it will

@@ -9,7 +9,7 @@ use super::shown::{ShownRow, shown};
 use super::sql::{ident, literal, vouched};
 use super::tables::{sql_type, table_name, view_query};
 use crate::batch::Key;
-use crate::plan::{Column as PlanColumn, Plan, Table};
+use crate::plan::{Column, Plan, Table};
 use crate::value::Value;
 
 /// How two generations differ in one view.
@@ -52,7 +52,7 @@ pub struct Rows {
 impl Rows {
     /// The condition under which a row `alias` of the table is one of them, in a generation.
     fn condition(&self, table: &Table, schema: &str, alias: &str) -> String {
-        let is_part = |(column, value): (&PlanColumn, &Value)| {
+        let is_part = |(column, value): (&Column, &Value)| {
             let text = literal(&value.to_sql_text().unwrap_or_default());
             format!("{alias}.{} = {text}::{}", ident(&column.name), sql_type(schema, &table.name, column))
         };

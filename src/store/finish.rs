@@ -61,10 +61,11 @@ async fn index(pool: &PgPool, plan: &Plan, generation: &Generation) -> Result<()
         for statement in late_indexes(plan, &generation.schema) {
             transaction.execute(vouched(statement)).await?;
         }
-        proof::failpoint(proof::INDEXING);
-        release_within(&mut transaction, &[generation.id]).await?;
         let done = "UPDATE projector.generations SET indexed = true WHERE id = $1";
         sqlx::query(done).bind(generation.id).execute(&mut *transaction).await?;
+        proof::failpoint(proof::INDEXING);
     }
+    // Also when another daemon was faster.
+    release_within(&mut transaction, &[generation.id]).await?;
     Ok(transaction.commit().await?)
 }

@@ -84,11 +84,11 @@ async fn within(
         return Ok(Promoted::Refused(format!("`{}` has no live generation", generation.projection)));
     };
     let own = known.iter().find(|listed| listed.generation.id == generation.id);
-    match own.map(|listed| listed.state) {
-        Some(State::Building | State::Kept) if own.is_some_and(|listed| listed.indexed) => {}
-        Some(State::Building | State::Kept) => return Ok(Promoted::Unindexed),
-        Some(State::Live) => return Ok(Promoted::Done),
-        _ => {
+    match own.map(|listed| (listed.state, listed.indexed)) {
+        Some((State::Live, _)) => return Ok(Promoted::Done),
+        Some((State::Building | State::Kept, true)) => {}
+        Some((State::Building | State::Kept, false)) => return Ok(Promoted::Unindexed),
+        Some((State::Scratch, _)) | None => {
             let number = generation.number;
             return Ok(Promoted::Refused(format!("generation {number} is there for comparison, or gone")));
         }

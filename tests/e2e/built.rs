@@ -1,5 +1,7 @@
 //! What is made of a history that is folded again, and when.
 
+use projector::store::finish::finish;
+use projector::store::{connect, generations};
 use serde_json::json;
 
 use super::generations::{ORDERS, says, send, until_counted, until_served};
@@ -68,6 +70,8 @@ fn indexes_that_a_build_does_not_need_are_made_last() {
     says(&world, &["replay", "orders", "--max-rate", "100", "--detach"]);
     let early = indexes(&world, 2);
     assert!(early.len() == 1 && early[0].contains("orders_pkey"), "{early:?}");
+    let (_, text) = world.output(&["status"]);
+    assert!(text.contains("behind the live one; its indexes are made last"), "{text}");
     let (code, text) = world.output(&["promote", "orders"]);
     assert!(code == 1 && text.contains("events are missing"), "{text}");
     until_served(&world, "2");
@@ -95,6 +99,24 @@ fn a_daemon_that_dies_while_it_makes_indexes_is_made_up_for() {
     until_served(&world, "2");
     assert_eq!(indexes(&world, 2), all);
     until_counted(&world, 220);
+}
+
+/// Two daemons may find at once that indexes are missing.
+#[test]
+fn who_comes_second_to_the_indexes_stops_nobody() {
+    let world = indexed("second");
+    send(&world, 0..20);
+    let _daemon = world.start(&[]);
+    until_counted(&world, 20);
+    let all = indexes(&world, 1);
+    world.runtime.block_on(async {
+        let pool = connect::pool(world.options(), 2, 60_000);
+        let first = generations::list(&pool).await.unwrap().remove(0);
+        finish(&pool, &first.plan(&[]).unwrap(), &first.generation).await.unwrap();
+    });
+    assert_eq!(indexes(&world, 1), all);
+    send(&world, 20..40);
+    until_counted(&world, 40);
 }
 
 /// What a build parks of events that the live generation has not come to says nothing against it.

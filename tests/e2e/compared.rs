@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value as Json, json};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
 use super::generations::{ORDERS, says, send, served, until_counted, until_ready, world};
@@ -152,8 +151,7 @@ fn rows_are_put_right_only_when_nothing_else_differs() {
     until_counted(&world, 20);
     // Somebody else compares.
     let (code, text) = world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let mut session = options.username("projector").database(&world.name).connect().await.unwrap();
+        let mut session = world.options().connect().await.unwrap();
         session.execute("SELECT pg_advisory_lock(x'70726703'::int, hashtext('orders'))").await.unwrap();
         world.output(&["verify", "orders"])
     });

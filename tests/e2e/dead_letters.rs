@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message as _};
 use serde_json::{Value as Json, json};
 
-use super::world::{Daemon, Message, World, event};
+use super::world::{Daemon, Message, World, event, free_port};
 
 const PAYMENTS: &str = "
 projection: payments
@@ -203,7 +203,7 @@ fn request(port: u16, path: &str, headers: &str) -> (u16, String, String) {
 #[test]
 fn readers_are_told() {
     let world = world("readers", "");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let _daemon = world.start(&[("PROJECTOR__SERVE__LISTEN", &format!("127.0.0.1:{port}"))]);
     world.send("events", &[paid("a", json!(1)), paid("b", json!(2))]);
     world.applied("payments", "events");

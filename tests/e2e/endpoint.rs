@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
-use super::world::{Message, World, event};
+use super::world::{Message, World, event, free_port};
 
 const ORDERS: &str = "
 projection: orders
@@ -35,7 +35,7 @@ fn answers_in_postgrests_grammar() {
         payload: event("Placed", json!({ "id": id, "total": total, "status": status })),
     };
     world.send("events", &[placed("a", 10.5, Some("open")), placed("b", 7.25, Some("paid")), placed("c", 99.0, None)]);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let daemon = world.start(&[("PROJECTOR__SERVE__LISTEN", &format!("127.0.0.1:{port}"))]);
     world.applied("orders", "events");
     let ids = |query: &str| {

@@ -13,7 +13,6 @@ use projector::store::write::Way;
 use projector::store::{catalog, connect};
 use projector::value::Value;
 use projector::value::json::{canonical, json_value};
-use sqlx::postgres::PgConnectOptions;
 
 use super::world::{Dice, World, made};
 
@@ -156,8 +155,7 @@ fn agree(world: &World, seed: u64) {
         })
         .collect();
     world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000);
+        let pool = connect::pool(world.options(), 2, 60_000);
         let generation = made(&pool, &plan).await;
         commit(&pool, &plan, &generation, &batch.seal(), 0.0, Way::Best).await.unwrap();
         pool.close().await;
@@ -193,8 +191,7 @@ fn agree(world: &World, seed: u64) {
 fn postgres_works_out_what_rust_does() {
     let world = World::new("generated");
     world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000);
+        let pool = connect::pool(world.options(), 2, 60_000);
         catalog::migrate(&pool).await.unwrap();
         pool.close().await;
     });

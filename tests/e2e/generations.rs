@@ -1,15 +1,14 @@
 //! Views are built anew beside those that readers see, and take their place without anybody noticing.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use projector::store::promotion::{Promoted, promote};
 use projector::store::{connect, generations};
 use serde_json::json;
-use sqlx::postgres::PgConnectOptions;
 
-use super::world::{Daemon, Message, World, event};
+use super::world::{Daemon, Message, World, event, free_port};
 
 pub const ORDERS: &str = "
 projection: orders
@@ -43,7 +42,7 @@ pub fn world(name: &str) -> World {
 }
 
 fn serve(world: &World) -> (Daemon, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     (world.start(&[("PROJECTOR__SERVE__LISTEN", &format!("127.0.0.1:{port}"))]), port)
 }
 
@@ -286,8 +285,7 @@ fn nobody_is_sent_back_in_time() {
         WHERE g.id = generation_id AND g.state = 'kept' AND partition = 2",
     );
     let promoted = world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000);
+        let pool = connect::pool(world.options(), 2, 60_000);
         let listed = generations::list(&pool).await.unwrap();
         let kept = listed.iter().find(|listed| listed.state == generations::State::Kept).unwrap();
         promote(&pool, &kept.plan(&[]).unwrap(), &kept.generation, "views").await.unwrap()

@@ -14,7 +14,6 @@ use projector::store::write::Way;
 use projector::store::{catalog, connect};
 use projector::value::Value;
 use projector::value::json::{canonical, json_value};
-use sqlx::postgres::PgConnectOptions;
 
 use super::world::{Dice, World, made};
 
@@ -260,8 +259,7 @@ fn agree(world: &World, seed: u64) -> bool {
     let expected = of_model(&plan, &model);
     for way in [Way::Best, Way::Locked, Way::Loaded] {
         world.runtime.block_on(async {
-            let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-            let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000);
+            let pool = connect::pool(world.options(), 4, 60_000);
             let generation = made(&pool, &plan).await;
             let mut clock = None;
             let mut at = 0;
@@ -293,8 +291,7 @@ fn random_projections_give_the_rows_of_the_naive_model() {
     const SEEDS: u64 = 40;
     let world = World::new("language");
     world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 2, 60_000);
+        let pool = connect::pool(world.options(), 2, 60_000);
         catalog::migrate(&pool).await.unwrap();
         pool.close().await;
     });

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
 use super::generations::{says, send, served, until_counted, until_ready, until_served, with_note, world};
@@ -125,8 +124,7 @@ fn who_reads_for_long_keeps_a_promotion_waiting_and_nobody_else() {
     let _daemon = world.start(&[]);
     until_counted(&world, 10);
     let reading = world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let mut session = options.username("projector").database(&world.name).connect().await.unwrap();
+        let mut session = world.options().connect().await.unwrap();
         session.execute("BEGIN; SELECT count(*) FROM views.orders").await.unwrap();
         session
     });

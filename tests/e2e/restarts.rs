@@ -4,16 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::exactly_once::{Tally, settle, tally_world};
-use super::world::World;
+use super::world::{World, free_port};
 
 struct Services {
     directory: tempfile::TempDir,
     postgres_port: u16,
     kafka_port: u16,
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn succeed(command: &mut Command) {

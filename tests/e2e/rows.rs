@@ -12,7 +12,6 @@ use projector::store::commit::commit;
 use projector::store::write::Way;
 use projector::store::{catalog, connect};
 use projector::value::Value;
-use sqlx::postgres::PgConnectOptions;
 
 use super::world::{Dice, World, made};
 
@@ -184,8 +183,7 @@ fn ways_agree(way: Way, presence: bool, seed: u64) {
     let world = World::new("ways");
     let plan = plan(presence);
     let (expected, schema): (Vec<String>, String) = world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000);
+        let pool = connect::pool(world.options(), 4, 60_000);
         catalog::migrate(&pool).await.unwrap();
         let generation = made(&pool, &plan).await;
         let mut dice = Dice(seed);
@@ -230,8 +228,7 @@ fn two_writers_of_the_same_rows() {
     let world = World::new("writers");
     let plan = plan(false);
     let counted: i64 = world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let pool = connect::pool(options.username("projector").database(&world.name), 4, 60_000);
+        let pool = connect::pool(world.options(), 4, 60_000);
         catalog::migrate(&pool).await.unwrap();
         let generation = made(&pool, &plan).await;
         let writer = |way: Way| {

@@ -2,12 +2,11 @@
 
 use std::process::{Child, Command, Stdio};
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
 use super::bad_input::STRICT;
 use super::generations::says;
-use super::world::{Message, World, event};
+use super::world::{Message, World, event, free_port};
 
 #[test]
 fn settings_that_cannot_be() {
@@ -48,9 +47,7 @@ fn a_migration_that_failed_leaves_no_lock() {
          ALTER DATABASE {} SET lock_timeout = '200ms'",
         world.name
     ));
-    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-    let options = options.username("projector").database(&world.name);
-    let mut reader = world.runtime.block_on(options.connect()).unwrap();
+    let mut reader = world.runtime.block_on(world.options().connect()).unwrap();
     let reading = "BEGIN; LOCK TABLE projector.generations IN ACCESS SHARE MODE";
     world.runtime.block_on(reader.execute(reading)).unwrap();
     let daemon = world.start(&[]);
@@ -169,7 +166,7 @@ struct Bouncer {
 impl Bouncer {
     fn start(world: &World, mode: &str) -> Bouncer {
         let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("users"), "\"projector\" \"\"\n").unwrap();
         let settings = format!(

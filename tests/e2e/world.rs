@@ -71,8 +71,7 @@ impl World {
             name,
         };
         world.runtime.block_on(async {
-            let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(postgres_port);
-            let mut connection = options.username("projector").database("postgres").connect().await.unwrap();
+            let mut connection = world.options().database("postgres").connect().await.unwrap();
             connection.execute(AssertSqlSafe(format!("CREATE DATABASE {}", world.name))).await.unwrap();
         });
         std::fs::create_dir(world.directory.path().join("projections")).unwrap();
@@ -233,6 +232,12 @@ impl World {
         Daemon { child, log }
     }
 
+    /// How the test itself connects to its database.
+    pub fn options(&self) -> PgConnectOptions {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.postgres_port);
+        options.username("projector").database(&self.name)
+    }
+
     pub fn query(&self, sql: &str) -> Vec<String> {
         self.try_query(sql).unwrap()
     }
@@ -240,9 +245,8 @@ impl World {
     /// The rows of a query, each as JSON text.
     pub fn try_query(&self, sql: &str) -> Result<Vec<String>, sqlx::Error> {
         self.runtime.block_on(async {
-            let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.postgres_port);
             // Of large queries over small tables, compiling would take longer than running.
-            let options = options.username("projector").database(&self.name).options([("jit", "off")]);
+            let options = self.options().options([("jit", "off")]);
             let mut connection = options.connect().await?;
             let whole = format!("SELECT row_to_json(q)::text FROM ({sql}) AS q");
             let rows = connection.fetch_all(AssertSqlSafe(whole)).await?;
@@ -252,8 +256,7 @@ impl World {
 
     pub fn execute(&self, sql: &str) {
         self.runtime.block_on(async {
-            let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.postgres_port);
-            let mut connection = options.username("projector").database(&self.name).connect().await.unwrap();
+            let mut connection = self.options().connect().await.unwrap();
             connection.execute(AssertSqlSafe(sql.to_string())).await.unwrap();
         });
     }
@@ -329,8 +332,7 @@ impl Drop for World {
             if !topics.is_empty() {
                 let _ = self.admin.delete_topics(&topics, &AdminOptions::new()).await;
             }
-            let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.postgres_port);
-            if let Ok(mut connection) = options.username("projector").database("postgres").connect().await {
+            if let Ok(mut connection) = self.options().database("postgres").connect().await {
                 let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
                 let _ = connection.execute(AssertSqlSafe(drop)).await;
             }
@@ -402,6 +404,11 @@ pub async fn made(pool: &sqlx::PgPool, plan: &Plan) -> Generation {
     let listed = generations::list(pool).await.unwrap();
     let live = listed.into_iter().find(|listed| listed.generation.projection == plan.name);
     live.unwrap().generation
+}
+
+/// A port that nobody listens at.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A CloudEvent in structured mode.

@@ -55,6 +55,8 @@ impl Lane {
                 let resting = taken.iter().filter(|(_, owned)| !owned.is_fetched()).map(|(partition, _)| partition);
                 self.consumer.pause(resting)?;
                 self.note_taken(&taken)?;
+                // Whoever owned them before may have come to the middle of it.
+                self.retry_again |= taken.values().any(|owned| owned.parked > 0);
                 self.owned.extend(taken);
                 let names: Vec<String> = self.owned.keys().map(ToString::to_string).collect();
                 if !names.is_empty() {

@@ -218,10 +218,20 @@ impl Lane {
     fn fetch_some(&mut self, wait: Duration) -> Result<Fetched, End> {
         /// Messages, which are folded before anybody has noticed a wait.
         const AT_ONCE: u32 = 64;
+        let rest = match self.running.polite() {
+            Some(polite) if self.replay.is_empty() => polite.wait().max(self.stretch.rest(&polite.building.share)),
+            _ => Duration::ZERO,
+        };
+        if !rest.is_zero() {
+            // Nothing is polled, so nothing is known of the queue.
+            std::thread::sleep(rest.min(Duration::from_millis(20)));
+            return Ok(Fetched::Word);
+        }
         let mut fetched = self.fetch(wait)?;
         for _ in 1..AT_ONCE {
             let is_full = self.pace.limit().is_some() || self.batch.bytes >= self.running.settings.fold.memory_mb << 20;
-            if fetched != Fetched::Message || is_full {
+            let is_held_back = self.running.polite().is_some_and(|polite| !polite.wait().is_zero());
+            if fetched != Fetched::Message || is_full || is_held_back {
                 break;
             }
             fetched = self.fetch(Duration::ZERO)?;
@@ -236,15 +246,6 @@ impl Lane {
             return Ok(Fetched::Message);
         }
         let consumer = self.consumer.clone();
-        let rest = match self.running.polite() {
-            Some(polite) => polite.wait().max(self.stretch.rest(&polite.building.share)),
-            None => Duration::ZERO,
-        };
-        if !rest.is_zero() {
-            // Nothing is polled, so nothing is known of the queue.
-            std::thread::sleep(rest.min(Duration::from_millis(20)));
-            return Ok(Fetched::Word);
-        }
         match consumer.poll(wait) {
             Polled::Message(message) => {
                 self.running.politeness.iter().for_each(Politeness::passed);

@@ -9,7 +9,7 @@ use super::super::retry::Retry;
 use super::Lane;
 use crate::checkpoint::Partition;
 use crate::store::StoreError;
-use crate::store::parked::retry::{Counts, Earnest, counts};
+use crate::store::parked::retry::{Earnest, counts};
 use crate::store::parked::{self};
 
 impl Lane {
@@ -52,7 +52,8 @@ impl Lane {
             return Ok(());
         }
         let Running { pool, generation, .. } = &*self.running;
-        let known = self.runtime.block_on(counts(pool, generation))?;
+        let newest = self.known_counts.values().map(|counts| counts.newest).max().unwrap_or(0);
+        let known = self.runtime.block_on(counts(pool, generation, newest))?;
         let count = |partition: &Partition| known.get(partition).copied().unwrap_or_default();
         let wanted = self.owned.iter().any(|(partition, _)| count(partition).requested > 0);
         // Parked here and not yet committed, or un-parked by another owner that was slow to go.
@@ -60,7 +61,7 @@ impl Lane {
         let differs = is_settled && self.owned.iter().any(|(partition, owned)| count(partition).parked != owned.parked);
         // A key that has moved waits for its letters in another partition.
         let before = std::mem::replace(&mut self.known_counts, known.clone());
-        let elsewhere = before.iter().any(|(partition, before)| before.parked > count(partition).parked);
+        let elsewhere = before.iter().any(|(partition, before)| before.parked > count(partition).still);
         if !(wanted || differs || elsewhere || self.retry_again) {
             return Ok(());
         }
@@ -73,7 +74,7 @@ impl Lane {
         let partitions: Vec<(Partition, usize)> =
             self.owned.iter().map(|(partition, owned)| (partition.clone(), owned.source)).collect();
         for (partition, source) in partitions {
-            if count(&partition) != Counts::default() {
+            if count(&partition).parked > 0 {
                 self.retry_partition(&partition, source)?;
             }
         }

@@ -40,24 +40,39 @@ pub struct Parked {
 pub struct Counts {
     pub parked: i64,
     pub requested: i64,
+    /// Those that were parked when it was counted before: if they are fewer than then, some were un-parked.
+    pub still: i64,
+    /// The number of the newest letter.
+    pub newest: i64,
 }
 
-/// The partitions in which something is parked.
+/// The partitions in which something is parked. `newest` is the greatest of the numbers that were counted before.
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn counts(pool: &PgPool, generation: &Generation) -> Result<BTreeMap<Partition, Counts>, StoreError> {
+pub async fn counts(
+    pool: &PgPool,
+    generation: &Generation,
+    newest: i64,
+) -> Result<BTreeMap<Partition, Counts>, StoreError> {
     let rows = sqlx::query(
-        "SELECT topic, partition, count(*), count(requested_at) FROM projector.dead_letters
-         WHERE generation_id = $1 GROUP BY topic, partition",
+        "SELECT topic, partition, count(*), count(requested_at), count(*) FILTER (WHERE id <= $2), max(id)
+         FROM projector.dead_letters WHERE generation_id = $1 GROUP BY topic, partition",
     )
     .bind(generation.id)
+    .bind(newest)
     .fetch_all(pool)
     .await?;
     rows.iter()
         .map(|row| {
             let partition = Partition { topic: row.try_get(0)?, partition: row.try_get(1)? };
-            Ok((partition, Counts { parked: row.try_get(2)?, requested: row.try_get(3)? }))
+            let counts = Counts {
+                parked: row.try_get(2)?,
+                requested: row.try_get(3)?,
+                still: row.try_get(4)?,
+                newest: row.try_get(5)?,
+            };
+            Ok((partition, counts))
         })
         .collect()
 }

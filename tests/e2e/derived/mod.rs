@@ -23,7 +23,6 @@ use projector::store::{Generation, catalog, connect};
 use projector::value::Value;
 use projector::value::json::{canonical, json_value};
 use serde_json::json;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::world::{World, made};
@@ -63,9 +62,8 @@ impl Stage {
         let (plan, found) = compile(&SourceFile::new("made.yaml", yaml));
         let plan = plan.unwrap_or_else(|| panic!("{found:#?}"));
         let world = World::new(name);
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
         let (pool, generation) = world.runtime.block_on(async {
-            let pool = connect::pool(options.username("projector").database(&world.name), 8, 60_000);
+            let pool = connect::pool(world.options(), 8, 60_000);
             catalog::migrate(&pool).await.unwrap();
             let generation = made(&pool, &plan).await;
             (pool, generation)
@@ -76,8 +74,7 @@ impl Stage {
 
     /// What daemons have made of a projection.
     pub fn over(world: World, plan: Plan, model: Model) -> Stage {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let options = options.username("projector").database(&world.name);
+        let options = world.options();
         let generation =
             Generation { id: 1, projection: plan.name.clone(), number: 1, schema: format!("{}@1", plan.name) };
         let pool = world.runtime.block_on(async { connect::pool(options, 2, 60_000) });

@@ -2,13 +2,12 @@
 //! graph. And how little is written for them.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 
 use serde_json::{Map, Value as Json, json};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
-use crate::world::{Daemon, Message, World, event};
+use crate::world::{Daemon, Message, World, event, free_port};
 
 /// Two joins in a row. Of the topics, by name, that of the orders comes before that of the people.
 const SHOP: &str = "
@@ -79,7 +78,7 @@ fn placed(at: usize, customer: &str) -> Message {
 
 /// A daemon that answers readers at a port.
 fn serve(world: &World, sabotage: &str) -> (Daemon, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let listen = format!("127.0.0.1:{port}");
     let environment = [("PROJECTOR__SERVE__LISTEN", listen.as_str()), ("PROJECTOR_SABOTAGE", sabotage)];
     (world.start(&environment), port)
@@ -244,8 +243,7 @@ fn status_names_what_is_under_way() {
     caught_up(&world);
     // Whoever holds an order of the customer that is renamed first holds up all three.
     let mut other = world.runtime.block_on(async {
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let mut other = options.username("projector").database(&world.name).connect().await.unwrap();
+        let mut other = world.options().connect().await.unwrap();
         other.execute("BEGIN").await.unwrap();
         other.execute("SELECT 1 FROM \"shop@1\".orders WHERE order_id = 'o0' FOR UPDATE").await.unwrap();
         other

@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use serde_json::Value as Json;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
-use super::world::{Daemon, World};
+use super::world::{Daemon, World, free_port};
 
 /// A request, and what has to come of it.
 struct Case {
@@ -151,13 +151,10 @@ pub fn served(name: &str, settings: &str) -> (World, Daemon, u16) {
     let fixture = include_str!("fixture.sql");
     let sql: String = fixture.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n");
     world.runtime.block_on(async {
-        let options =
-            sqlx::postgres::PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-        let options = options.username("projector").database(&world.name);
-        let mut connection = sqlx::PgConnection::connect_with(&options).await.unwrap();
+        let mut connection = sqlx::PgConnection::connect_with(&world.options()).await.unwrap();
         connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
     });
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let file = world.projections().parent().unwrap().join("settings.yaml");
     let keys = file.with_file_name("secret");
     std::fs::write(&keys, SECRET).unwrap();

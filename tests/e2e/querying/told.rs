@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::super::world::{Daemon, Message, World, event};
+use super::super::world::{Daemon, Message, World, event, free_port};
 use super::{Answer, ask};
 
 const ORDERS: &str = "
@@ -26,10 +25,6 @@ tables:
     columns: { name: text }
     handlers: { crm: { Named: { set: { name: data.name } } } }
 ";
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn world(name: &str) -> World {
     let world = World::new(name);
@@ -71,9 +66,7 @@ fn get(port: u16, target: &str, headers: &[(&str, &str)]) -> Answer {
 }
 
 fn connected(world: &World) -> PgConnection {
-    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-    let options = options.username("projector").database(&world.name);
-    world.runtime.block_on(PgConnection::connect_with(&options)).unwrap()
+    world.runtime.block_on(PgConnection::connect_with(&world.options())).unwrap()
 }
 
 /// Waits until an answer is 200 and has a text in it.

@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value as Json, json};
 
-use super::super::world::{Daemon, Dice, Message, World, event};
+use super::super::world::{Daemon, Dice, Message, World, event, free_port};
 use super::{Answer, try_ask};
 
 const ORDERS: &str = "
@@ -94,7 +94,7 @@ impl Scene {
         config.set("bootstrap.servers", &world.brokers).set("enable.idempotence", "true").set("linger.ms", "0");
         Scene {
             producer: config.create().unwrap(),
-            port: std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+            port: free_port(),
             counted: Counted::default(),
             wrong: Mutex::default(),
             over: AtomicBool::new(false),

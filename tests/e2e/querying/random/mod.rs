@@ -10,7 +10,6 @@ mod said;
 
 use std::net::TcpStream;
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
 
 use self::asked::Level;
@@ -18,7 +17,7 @@ use self::drawn::Drawing;
 use self::oracle::Oracle;
 use self::relations::Relations;
 use self::said::{Json, Shape};
-use super::super::world::{Daemon, Dice, World};
+use super::super::world::{Daemon, Dice, World, free_port};
 use super::{Answer, ask};
 
 fn some<T: Clone>(dice: &mut Dice, all: &[T]) -> T {
@@ -47,8 +46,7 @@ impl Asker {
         world.create_topic("events", 1, &[]);
         world.projection("projected.yaml", super::NUMBERS);
         let connection = world.runtime.block_on(async {
-            let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(world.postgres_port);
-            let options = options.username("projector").database(&world.name).extra_float_digits(None);
+            let options = world.options().extra_float_digits(None);
             let mut connection = options.disable_statement_logging().connect().await.unwrap();
             for relations in all {
                 connection.execute(sqlx::raw_sql(AssertSqlSafe(relations.sql()))).await.unwrap();
@@ -58,7 +56,7 @@ impl Asker {
             connection.execute(sqlx::raw_sql(settings)).await.unwrap();
             connection
         });
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let names: Vec<&str> = all.iter().map(|relations| relations.schema.as_str()).collect();
         let file = world.projections().parent().unwrap().join("settings.yaml");
         std::fs::write(&file, format!("serve:\n  more_schemas: [{}]\n", names.join(", "))).unwrap();
