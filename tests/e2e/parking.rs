@@ -401,6 +401,7 @@ fn what_was_un_parked_is_noticed_though_others_were_parked() {
     };
     let _daemon = world.start(&[]);
     world.send("events", &[rude(0), rude(3)]);
+    world.applied("dirty", "events");
     parked([0, 1]);
     let before = counted(0);
     world.send("events", &[rude(6)]);

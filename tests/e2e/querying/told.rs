@@ -151,6 +151,30 @@ fn errors_are_told_to_those_who_may_read_dead_letters() {
     world.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
+/// The time that a query may take is that of its role, be it less than that of others or more.
+#[test]
+fn roles_have_as_much_time_as_is_theirs() {
+    let world = world("patience");
+    let role = format!("reader_{}", world.name);
+    world.apply();
+    world.execute(&format!(
+        "CREATE VIEW views.slow AS SELECT 'done' AS slept FROM pg_sleep(1); CREATE ROLE {role};
+         GRANT USAGE ON SCHEMA views TO {role}; GRANT SELECT ON views.slow TO {role}"
+    ));
+    let own = format!("PROJECTOR__SERVE__LIMITS__BY_ROLE__{role}__STATEMENT_TIMEOUT_MS");
+    let answer = |all: &str, of_role: &str| {
+        let limits = [("PROJECTOR__SERVE__STATEMENT_TIMEOUT_MS", all), (own.as_str(), of_role)];
+        let role = [("PROJECTOR__SERVE__AUTH__ANONYMOUS_ROLE", role.as_str())];
+        let (_daemon, port) = start(&world, &[&limits[..], &role[..]].concat());
+        get(port, "/slow", &[])
+    };
+    let hasty = answer("30000", "200");
+    assert!(hasty.status == 504 && hasty.body.contains("\"57014\""), "{} {}", hasty.status, hasty.body);
+    let patient = answer("200", "30000");
+    assert!(patient.status == 200 && patient.body.contains("done"), "{} {}", patient.status, patient.body);
+    world.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
 /// A process is ready when it can answer, and says of each view how it is.
 #[test]
 fn one_that_stands_still_keeps_nobody_from_answering() {
