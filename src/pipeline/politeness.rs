@@ -52,22 +52,22 @@ impl Politeness {
     }
 }
 
-/// A lane's work since its last rest.
+/// What a lane has worked since its last rest.
 #[derive(Debug, Default)]
-pub struct Stretch {
-    begun: Option<Instant>,
-}
+pub struct Stretch(Duration);
 
 impl Stretch {
+    pub fn add(&mut self, worked: Duration) {
+        self.0 += worked;
+    }
+
     /// How long to rest now. Short stretches with short rests between them keep nobody waiting for long.
     pub fn rest(&mut self, share: &Share) -> Duration {
         const LONG_ENOUGH: Duration = Duration::from_millis(3);
-        let worked = self.begun.get_or_insert_with(Instant::now).elapsed();
-        if worked < LONG_ENOUGH {
-            return Duration::ZERO;
+        match self.0 < LONG_ENOUGH {
+            true => Duration::ZERO,
+            false => share.rest(std::mem::take(&mut self.0)),
         }
-        self.begun = None;
-        share.rest(worked)
     }
 }
 

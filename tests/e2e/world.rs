@@ -379,6 +379,12 @@ impl Daemon {
         (status.code(), self.log())
     }
 
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let last: Vec<&str> = log.lines().rev().take(30).collect();
+        last.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -388,9 +394,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
-            let last: Vec<&str> = log.lines().rev().take(30).collect();
-            eprintln!("the daemon's last words:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!("the daemon's last words:\n{}", self.last_words());
         }
     }
 }

@@ -179,7 +179,8 @@ impl Lane {
             let wait = self.patience();
             let fetched = self.fetch_some(wait)?;
             self.follow_ends(fetched);
-            if self.is_due(fetched != Fetched::Message) {
+            // Word of an end may come after every other message: it says nothing of what stands behind it.
+            if self.is_due(matches!(fetched, Fetched::Nothing | Fetched::Glance)) {
                 self.seal()?;
             }
         }
@@ -228,14 +229,17 @@ impl Lane {
             return Ok(Fetched::Word);
         }
         let mut fetched = self.fetch(wait)?;
+        let begun = Instant::now();
         for _ in 1..AT_ONCE {
-            let is_full = self.pace.limit().is_some() || self.batch.bytes >= self.running.settings.fold.memory_mb << 20;
+            let is_full = self.pace.limit().is_some_and(|most| self.batch.progress.events() >= most)
+                || self.batch.bytes >= self.running.settings.fold.memory_mb << 20;
             let is_held_back = self.running.polite().is_some_and(|polite| !polite.wait().is_zero());
             if fetched != Fetched::Message || is_full || is_held_back {
                 break;
             }
             fetched = self.fetch(Duration::ZERO)?;
         }
+        self.stretch.add(begun.elapsed());
         Ok(fetched)
     }
 
@@ -258,10 +262,7 @@ impl Lane {
             Polled::Nothing if wait.is_zero() => Ok(Fetched::Glance),
             // It ended early, for the news; and what stood in the queue may be fetched again.
             Polled::Nothing if consumer.has_group_event() => Ok(Fetched::Word),
-            Polled::Nothing => {
-                self.stretch = Stretch::default();
-                Ok(Fetched::Nothing)
-            }
+            Polled::Nothing => Ok(Fetched::Nothing),
             Polled::EndOfPartition(number) => {
                 self.turns.end_at(number);
                 let fetched = self.owned.iter().filter(|(_, owned)| owned.is_fetched());
@@ -391,14 +392,15 @@ impl Lane {
         if self.batch.bytes >= fold.memory_mb << 20 {
             return true;
         }
+        let is_old = opened.elapsed() >= Duration::from_secs(fold.catch_up_s);
         if let Some(most) = self.pace.limit() {
-            return idle || self.batch.progress.events() >= most;
+            return idle || is_old || self.batch.progress.events() >= most;
         }
         if self.in_flight.is_some() {
             return false;
         }
         if self.behind() > fold.far_behind || self.turns.is_on() {
-            return opened.elapsed() >= Duration::from_secs(fold.catch_up_s);
+            return is_old;
         }
         const LONGEST_LIVE: Duration = Duration::from_millis(10);
         idle || opened.elapsed() >= LONGEST_LIVE

@@ -404,7 +404,11 @@ fn waited(sabotage: &str) -> Result<(), String> {
     });
     match scene.wrong.lock().unwrap().first() {
         Some(wrong) => Err(wrong.clone()),
-        None => ended,
+        None => ended.map_err(|why| {
+            let how = "SELECT number, state, ready_at, topic, partition, next_offset, starts, stop_at
+                       FROM projector.generations g JOIN projector.checkpoints c ON c.generation_id = g.id ORDER BY 1, 4, 5";
+            format!("{why}\n{}\n{}", scene.world.query(how).join("\n"), daemon.last_words())
+        }),
     }
 }
 
