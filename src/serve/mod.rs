@@ -293,10 +293,9 @@ impl Endpoint {
     /// What a role may ask for.
     fn limits_of(&self, role: &str) -> RoleLimits {
         let own = self.settings.limits.by_role.get(role);
-        let (rows, timeout) = (self.settings.max_rows, self.settings.statement_timeout_ms);
         RoleLimits {
-            rows: own.and_then(|own| own.max_rows).unwrap_or(rows).into(),
-            statement_timeout_ms: own.and_then(|own| own.statement_timeout_ms).unwrap_or(timeout),
+            rows: own.and_then(|own| own.max_rows).unwrap_or(self.settings.max_rows).into(),
+            statement_timeout_ms: own.and_then(|own| own.statement_timeout_ms),
             max_cost: own.and_then(|own| own.max_cost).or(self.settings.limits.max_cost),
         }
     }
@@ -305,6 +304,7 @@ impl Endpoint {
 /// What one role may ask for.
 struct RoleLimits {
     rows: u64,
-    statement_timeout_ms: u64,
+    /// If it is another than that of all.
+    statement_timeout_ms: Option<u64>,
     max_cost: Option<f64>,
 }

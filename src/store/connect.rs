@@ -7,7 +7,6 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, PgPool, Row};
 
 use super::error::StoreError;
-use super::read::session::PREPARE_WHO;
 use super::sql::vouched;
 use crate::config::Postgres;
 
@@ -56,11 +55,11 @@ pub fn pool(options: PgConnectOptions, size: u32, statement_timeout_ms: u64) -> 
 /// Every message to Postgres counts here: a connection is only tried before it is used if it has not been for a while.
 pub fn readers(options: PgConnectOptions, size: u32, statement_timeout_ms: u64) -> PgPool {
     const FOR_A_WHILE: Duration = Duration::from_secs(1);
-    let pool = sized(size, format!("{}; {PREPARE_WHO}", session(statement_timeout_ms, "on")))
-        .test_before_acquire(false)
-        .before_acquire(|connection, known| {
+    let pool = sized(size, session(statement_timeout_ms, "on")).test_before_acquire(false).before_acquire(
+        |connection, known| {
             Box::pin(async move { Ok(known.idle_for < FOR_A_WHILE || connection.ping().await.is_ok()) })
-        });
+        },
+    );
     pool.connect_lazy_with(options.disable_statement_logging().extra_float_digits(None))
 }
 

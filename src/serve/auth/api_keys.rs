@@ -104,7 +104,7 @@ impl ApiKey {
         let (role, hash) = rest.trim_start().rsplit_once(char::is_whitespace).ok_or(FORM)?;
         let digits = hash.strip_prefix("sha256:").ok_or(FORM)?;
         let hash = hex::decode(digits).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(FORM)?;
-        let role = check_role(role.trim_end()).ok_or("the role is empty or has a NUL")?;
+        let role = check_role(role.trim_end()).ok_or("the role is empty or `none`, or has a NUL")?;
         let caller = Caller {
             role: role.to_string(),
             claims: json!({ "role": role, "api_key": name }).to_string(),

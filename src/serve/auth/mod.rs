@@ -46,7 +46,7 @@ const LONGEST_NAME: usize = 255;
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The Postgres role: any text that is not empty and has no NUL. It has to be quoted where it stands in SQL.
+    /// The Postgres role: any text that is neither empty nor `none`, and has no NUL. It has to be quoted where it stands in SQL.
     pub role: String,
     /// The claims as JSON, for `request.jwt.claims`. Their `role` is the role above.
     pub claims: String,
@@ -99,7 +99,9 @@ impl Auth {
         crypto::install();
         let role = |setting, role: &str| match role {
             "" => Ok(None),
-            role if check_role(role).is_none() => Err(AuthError::Setting { setting, reason: "it has a NUL".into() }),
+            role if check_role(role).is_none() => {
+                Err(AuthError::Setting { setting, reason: "it is `none` or has a NUL".into() })
+            }
             role => Ok(Some(role.to_string())),
         };
         let role_claim = Path::parse(&settings.role_claim)
@@ -202,7 +204,11 @@ impl Auth {
                 .clone()
                 .ok_or_else(|| Refused::nobody("the token has no role where serve.auth.role_claim looks for one"))?,
             Some(Value::String(role)) if check_role(role).is_some() => role.clone(),
-            Some(_) => return Err(Refused::claims("The JWT role claim must be a string, not empty and without NUL")),
+            Some(_) => {
+                return Err(Refused::claims(
+                    "The JWT role claim must be a string, neither empty nor `none`, and without NUL",
+                ));
+            }
         };
         let name = match claims.get("sub").and_then(Value::as_str) {
             Some(subject) => format!("jwt:{subject}"),
@@ -287,7 +293,7 @@ fn unknown_algorithm(token: &str) -> Option<bool> {
     Some(header.get("alg")?.as_str()?.parse::<Algorithm>().is_err())
 }
 
-/// A role as it can be, or nothing.
+/// A role as it can be, or nothing. To Postgres `none` is no role: who sets it is the one who has logged in.
 fn check_role(role: &str) -> Option<&str> {
-    (!role.is_empty() && !role.contains('\0')).then_some(role)
+    (!role.is_empty() && role != "none" && !role.contains('\0')).then_some(role)
 }

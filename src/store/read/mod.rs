@@ -7,7 +7,7 @@ pub mod links;
 mod origins;
 mod run;
 pub mod schema;
-pub(in crate::store) mod session;
+mod session;
 pub mod statement;
 
 use sqlx::{PgPool, Row};

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize;
 use serde_json::Value as Json;
 use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Row as _};
@@ -21,7 +22,8 @@ pub struct Reader<'r> {
     pub method: &'r str,
     pub path: &'r str,
     pub time_zone: Option<&'r str>,
-    pub statement_timeout_ms: u64,
+    /// If it is another than the connection has.
+    pub statement_timeout_ms: Option<u64>,
     /// The planner's costs that a query may have at most, with those of counting its rows.
     pub max_cost: Option<f64>,
 }
@@ -127,9 +129,13 @@ pub async fn answer(pool: &PgPool, reader: &Reader<'_>, asked: Asked<'_>) -> Res
         body: row.try_get::<Option<String>, _>(0)?.unwrap_or_default(),
         rows: row.try_get(1)?,
         total: row.try_get(2)?,
-        parked: row.try_get::<Option<i64>, _>(3)?.unwrap_or_default(),
-        token: row.try_get::<Option<&str>, _>(4)?.and_then(token),
+        ..Answer::default()
     };
+    let states = (3..row.len()).map(|at| row.try_get::<Option<&str>, _>(at)).collect::<Result<Vec<_>, _>>()?;
+    let states: Vec<ViewState> =
+        states.into_iter().flatten().filter_map(|json| serde_json::from_str(json).ok()).collect();
+    answer.parked = states.first().map_or(0, |state| state.parked);
+    answer.token = token(&states);
     let is_more = |total: i64| asked.count == Some(Count::Estimated) && total > asked.limits.rows as i64;
     if asked.count == Some(Count::Planned) || answer.total.is_some_and(is_more) {
         let planned = planned(&session, &mut connection, &statement.all, &statement.arguments).await?.rows;
@@ -172,34 +178,43 @@ fn whole(statement: &Statement, asked: &Asked<'_>) -> String {
         ),
     };
     let total = total(statement, asked).unwrap_or_else(|| "NULL::bigint".into());
-    let views: Vec<String> = statement.views.iter().map(|view| literal(view)).collect();
-    let (parked, token) = match views.first() {
-        None => ("0::bigint".into(), "NULL::text".into()),
-        Some(first) => {
-            let views = views.join(", ");
-            let token = format!(
-                "(SELECT json_build_array(array_agg(r.topic), array_agg(r.partition), array_agg(r.next_offset),
-                    min(r.number) FILTER (WHERE r.view = {first}), extract(epoch FROM clock_timestamp() - min(r.caught_up_at)),
-                    bool_and(r.caught_up_at IS NOT NULL))::text
-                 FROM projector.reflected r WHERE r.view IN ({views}))"
-            );
-            (format!("(SELECT count(*) FROM projector.parked_of_view p WHERE p.view = {first})"), token)
-        }
+    let state = |view: &String| {
+        format!(", (SELECT v.state::text FROM projector.view_states v WHERE v.view = {})", literal(view))
     };
-    format!("SELECT {body}, count(*), {total}, {parked}, {token} FROM ({}) AS q", statement.page)
+    let states: String = statement.views.iter().map(state).collect();
+    format!("SELECT {body}, count(*), {total}{states} FROM ({}) AS q", statement.page)
 }
 
-/// Of the topics, partitions and next offsets; the generation, seconds since all was complete, and whether that is known.
-fn token(json: &str) -> Option<Token> {
-    type Read = (Option<Vec<String>>, Option<Vec<i32>>, Option<Vec<i64>>, Option<i32>, Option<f64>, Option<bool>);
-    let (topics, partitions, offsets, generation, stale_s, known): Read = serde_json::from_str(json).ok()?;
-    let mut places: Vec<(String, i32, i64)> = topics?
-        .into_iter()
-        .zip(partitions?)
-        .zip(offsets?)
-        .map(|((topic, number), next)| (topic, number, next))
-        .collect();
+/// What `projector.view_states` says of a view, in its order.
+#[derive(Debug, Deserialize)]
+struct ViewState {
+    generation: i32,
+    parked: i64,
+    topics: Option<Vec<String>>,
+    partitions: Option<Vec<i32>>,
+    offsets: Option<Vec<i64>>,
+    stale_s: Option<f64>,
+}
+
+/// What is reflected of several views; the generation is that of the first.
+fn token(states: &[ViewState]) -> Option<Token> {
+    let generation = states.first()?.generation;
+    let mut places: Vec<(&str, i32, i64)> = Vec::new();
+    let mut stale_s = Some(0.0);
+    for state in states {
+        let (Some(topics), Some(partitions), Some(offsets)) = (&state.topics, &state.partitions, &state.offsets) else {
+            continue;
+        };
+        let of_view = topics.iter().zip(partitions).zip(offsets);
+        places.extend(of_view.map(|((topic, number), next)| (topic.as_str(), *number, *next)));
+        stale_s = stale_s.zip(state.stale_s).map(|(one, other): (f64, f64)| one.max(other));
+    }
+    if places.is_empty() {
+        return None;
+    }
     places.sort_unstable();
+    // Views of one projection have read the same.
+    places.dedup();
     let mut text = String::new();
     for (at, (topic, number, next)) in places.iter().enumerate() {
         let _ = match at.checked_sub(1).map(|before| &places[before].0) {
@@ -208,11 +223,7 @@ fn token(json: &str) -> Option<Token> {
             None => write!(text, "{topic}/{number}:{next}"),
         };
     }
-    Some(Token {
-        text,
-        generation: generation.unwrap_or_default(),
-        stale_s: stale_s.filter(|_| known == Some(true)).map(|seconds| seconds.max(0.0)),
-    })
+    Some(Token { text, generation, stale_s })
 }
 
 /// What the planner thinks of a query.

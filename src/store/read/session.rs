@@ -15,15 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::Unanswered;
 use super::run::Reader;
 use super::statement::{Argument, Refusal};
-use crate::store::sql::{ident, literal, vouched};
-
-/// Prepares [`WHO`] on a new connection of readers.
-pub(in crate::store) const PREPARE_WHO: &str = "PREPARE projector_who (text, text, text, text, text, text, text) AS
-    SELECT pg_catalog.set_config('transaction_read_only', 'on', true),
-        pg_catalog.set_config('statement_timeout', $1, true), pg_catalog.set_config('search_path', $2, true),
-        pg_catalog.set_config('request.jwt.claims', $3, true), pg_catalog.set_config('request.method', $4, true),
-        pg_catalog.set_config('request.path', $5, true), pg_catalog.set_config('timezone', $6, true),
-        pg_catalog.set_config('role', $7, true)";
+use crate::store::sql::{literal, vouched};
 
 /// Statements that a connection keeps prepared at most.
 const MOST: usize = 200;
@@ -37,16 +29,21 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(reader: &Reader<'_>, schema: &str) -> Session {
-        let path = format!("{}, public", ident(schema));
-        let timeout = reader.statement_timeout_ms.to_string();
-        let time_zone = reader.time_zone.unwrap_or("UTC");
-        // The role is the last: it may not be allowed to set the others.
-        let settings = [&timeout, &path, reader.claims, reader.method, reader.path, time_zone, reader.role];
-        let settings: Vec<String> = settings.iter().map(|value| literal(value)).collect();
-        Session {
-            who: format!("EXECUTE projector_who ({})", settings.join(", ")),
-            scope: format!("{}\0{schema}\0", reader.role),
+        let mut who =
+            format!("SET LOCAL transaction_read_only = on; SET LOCAL search_path = {}, public", literal(schema));
+        let mut set = |name: &str, value: &str| _ = write!(who, "; SET LOCAL {name} = {}", literal(value));
+        if let Some(timeout_ms) = reader.statement_timeout_ms {
+            set("statement_timeout", &timeout_ms.to_string());
         }
+        if let Some(time_zone) = reader.time_zone {
+            set("timezone", time_zone);
+        }
+        set("request.jwt.claims", reader.claims);
+        set("request.method", reader.method);
+        set("request.path", reader.path);
+        // The last: it may not be allowed to set the others.
+        set("role", reader.role);
+        Session { who, scope: format!("{}\0{schema}\0", reader.role) }
     }
 
     /// The one row of a statement, its values in the form of text.
