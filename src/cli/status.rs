@@ -125,8 +125,8 @@ fn other_json(other: &Other) -> serde_json::Value {
     let listed = &other.listed;
     json!({
         "generation": listed.generation.number, "state": listed.state.name(), "behind": other.behind,
-        "caught_up": listed.ready, "indexed": listed.indexed, "manual": listed.manual, "refused": listed.refused, "error": other.halt,
-        "parked_sequences": other.parked_sequences,
+        "caught_up": listed.ready, "indexed": listed.indexed, "manual": listed.manual, "refused": listed.refused,
+        "error": other.halt, "parked_sequences": other.parked_sequences,
     })
 }
 

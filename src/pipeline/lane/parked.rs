@@ -65,6 +65,8 @@ impl Lane {
         if !(wanted || differs || elsewhere || self.retry_again) {
             return Ok(());
         }
+        // It is not done before it is done.
+        self.retry_again = true;
         // Nothing may be on its way that waits for what is about to be un-parked.
         self.flush(Duration::from_secs(self.running.settings.shutdown_s))?;
         if self.in_flight.is_some() || self.opened.is_some() {

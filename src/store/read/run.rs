@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 use serde_json::Value as Json;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{PgPool, Row as _};
 
 use super::session::Session;
@@ -131,9 +131,8 @@ pub async fn answer(pool: &PgPool, reader: &Reader<'_>, asked: Asked<'_>) -> Res
         total: row.try_get(2)?,
         ..Answer::default()
     };
-    let states = (3..row.len()).map(|at| row.try_get::<Option<&str>, _>(at)).collect::<Result<Vec<_>, _>>()?;
     let states: Vec<ViewState> =
-        states.into_iter().flatten().filter_map(|json| serde_json::from_str(json).ok()).collect();
+        (3..row.len()).filter_map(|at| state(&row, at).transpose()).collect::<Result<_, _>>()?;
     answer.parked = states.first().map_or(0, |state| state.parked);
     answer.token = token(&states);
     let is_more = |total: i64| asked.count == Some(Count::Estimated) && total > asked.limits.rows as i64;
@@ -193,7 +192,14 @@ struct ViewState {
     topics: Option<Vec<String>>,
     partitions: Option<Vec<i32>>,
     offsets: Option<Vec<i64>>,
+    /// Unknown where nothing was read yet, too.
     stale_s: Option<f64>,
+}
+
+/// The state of a view, if it is one of a projection still.
+fn state(row: &PgRow, at: usize) -> Result<Option<ViewState>, sqlx::Error> {
+    let json: Option<&str> = row.try_get(at)?;
+    json.map(|json| serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))).transpose()
 }
 
 /// What is reflected of several views; the generation is that of the first.
@@ -202,10 +208,8 @@ fn token(states: &[ViewState]) -> Option<Token> {
     let mut places: Vec<(&str, i32, i64)> = Vec::new();
     let mut stale_s = Some(0.0);
     for state in states {
-        let (Some(topics), Some(partitions), Some(offsets)) = (&state.topics, &state.partitions, &state.offsets) else {
-            continue;
-        };
-        let of_view = topics.iter().zip(partitions).zip(offsets);
+        let (topics, numbers) = (state.topics.iter().flatten(), state.partitions.iter().flatten());
+        let of_view = topics.zip(numbers).zip(state.offsets.iter().flatten());
         places.extend(of_view.map(|((topic, number), next)| (topic.as_str(), *number, *next)));
         stale_s = stale_s.zip(state.stale_s).map(|(one, other): (f64, f64)| one.max(other));
     }
@@ -246,4 +250,31 @@ async fn planned(
         rows: top["Plan Rows"].as_f64().unwrap_or_default() as i64,
         cost: top["Total Cost"].as_f64().unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(states: &[&str]) -> Option<(String, i32, Option<f64>)> {
+        let states: Vec<ViewState> = states.iter().map(|json| serde_json::from_str(json).unwrap()).collect();
+        token(&states).map(|token| (token.text, token.generation, token.stale_s))
+    }
+
+    #[test]
+    fn a_token_names_each_partition_once() {
+        let orders = r#"[2, 0, ["shop", "crm", "shop"], [1, 0, 0], [7, 4, 9], 0.5]"#;
+        let customers = r#"[3, 1, ["crm"], [0], [4], 1.25]"#;
+        assert_eq!(told(&[orders]), Some(("crm/0:4;shop/0:9+1:7".into(), 2, Some(0.5))));
+        assert_eq!(told(&[orders, customers]), Some(("crm/0:4;shop/0:9+1:7".into(), 2, Some(1.25))));
+    }
+
+    #[test]
+    fn what_has_not_begun_is_not_known_to_be_fresh() {
+        let unbegun = "[1, 0, null, null, null, null]";
+        assert_eq!(told(&[unbegun]), None);
+        assert_eq!(told(&[]), None);
+        let begun = r#"[1, 0, ["shop"], [0], [5], 0.1]"#;
+        assert_eq!(told(&[begun, unbegun]), Some(("shop/0:5".into(), 1, None)));
+    }
 }
